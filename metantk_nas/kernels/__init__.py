@@ -1,0 +1,1 @@
+"""Neural tangent kernels of any module, and the MetaNTK built from them."""

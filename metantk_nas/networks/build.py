@@ -1,0 +1,163 @@
+"""Networks from architecture texts."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from metantk_nas.errors import GenotypeError
+from metantk_nas.networks.conv4 import Conv4
+from metantk_nas.networks.init import initialise
+from metantk_nas.networks.network import CellNetwork, all_choices, route
+from metantk_nas.networks.norms import NormKind
+from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.load import load_space
+from metantk_nas.spaces.space import Skeleton, Space
+
+CONV4 = "conv4"
+"""Architecture text of the four-block baseline of the few-shot literature."""
+
+
+def build_network(
+    arch: str | Genotype,
+    space: Space | None,
+    *,
+    n_outputs: int,
+    in_channels: int,
+    norm: NormKind = "batch",
+    seed: int = 0,
+    skeleton: Skeleton | None = None,
+    image_size: int = 32,
+) -> nn.Module:
+    """Build the stand-alone, trainable model of one architecture.
+
+    Args:
+        arch: ``"conv4"``, or a genotype of ``space`` as text or object.
+        space: the search space of ``arch``; not needed for ``"conv4"``.
+        n_outputs: logits of the linear head.
+        in_channels: channels of the images.
+        norm: see `metantk_nas.networks.norms.make_norm`.
+        seed: seed of the weights.
+        skeleton: how cells are stacked; the space's own where absent.
+        image_size: height and width in pixels; only Conv-4, whose features are not pooled, needs it.
+
+    Returns:
+        A module with ``features(images)``, ``forward(images)``, ``n_features``, ``head`` and
+        ``drop_path_prob``.
+
+    Raises:
+        GenotypeError: ``arch`` is not an architecture of ``space``.
+    """
+    with torch.device("meta"):
+        network = _shape(arch, space, n_outputs, in_channels, norm, skeleton, image_size)
+    network.to_empty(device="cpu")
+    initialise(network, seed, kaiming_head=False)
+    return network
+
+
+def _shape(
+    arch: str | Genotype,
+    space: Space | None,
+    n_outputs: int,
+    in_channels: int,
+    norm: NormKind,
+    skeleton: Skeleton | None,
+    image_size: int,
+) -> nn.Module:
+    if arch == CONV4:
+        return Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
+    if space is None:
+        raise GenotypeError(f"architecture {arch!r} needs a search space; expected --space NAME, or --arch {CONV4}.")
+    genotype = space.parse(arch) if isinstance(arch, str) else arch
+    own = route(space, [genotype])
+    return CellNetwork(
+        space,
+        {cell_type: list(routing.users) for cell_type, routing in own.items()},
+        n_outputs=n_outputs,
+        in_channels=in_channels,
+        norm=norm,
+        skeleton=skeleton,
+        default_route=own,
+    )
+
+
+def build_shared(
+    space: Space,
+    *,
+    n_outputs: int,
+    in_channels: int,
+    seed: int,
+    norm: NormKind = "group",
+    skeleton: Skeleton | None = None,
+    device: torch.device | str = "cpu",
+) -> CellNetwork:
+    """Build the over-complete network that scores chunks of candidates with shared weights.
+
+    As in MetaNTK-NAS, group normalisation keeps rows independent and a final normalisation and
+    ReLU stand before pooling. Arguments as in `build_network`.
+    """
+    plan = replace(skeleton or space.skeleton, final_norm=True)
+    with torch.device("meta"):
+        network = CellNetwork(
+            space, all_choices(space), n_outputs=n_outputs, in_channels=in_channels, norm=norm, skeleton=plan
+        )
+    network.to_empty(device=device)
+    initialise(network, seed, kaiming_head=True)
+    return network.eval()
+
+
+class ArchNetwork(nn.Module):
+    """An architecture as a module that tools which pass plain values (skorch, scikit-learn) can build.
+
+    Args:
+        arch: architecture text, or ``"conv4"``.
+        space: name or path of its search space.
+        n_outputs: logits.
+        in_channels: channels of the images.
+        norm: see `metantk_nas.networks.norms.make_norm`.
+        seed: seed of the weights.
+        init_channels: channels of the first cells; the space's own where absent.
+        n_cells: number of cells; the space's own where absent.
+        image_size: height and width in pixels (Conv-4 only).
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        space: str = "darts",
+        n_outputs: int = 5,
+        in_channels: int = 3,
+        *,
+        norm: NormKind = "batch",
+        seed: int = 0,
+        init_channels: int | None = None,
+        n_cells: int | None = None,
+        image_size: int = 32,
+    ) -> None:
+        super().__init__()
+        loaded = None if arch == CONV4 else load_space(space)
+        skeleton = loaded and resize(loaded.skeleton, init_channels=init_channels, n_cells=n_cells)
+        self.network = build_network(
+            arch,
+            loaded,
+            n_outputs=n_outputs,
+            in_channels=in_channels,
+            norm=norm,
+            seed=seed,
+            skeleton=skeleton,
+            image_size=image_size,
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute logits ``[row, n_outputs]`` of images ``[row, channel, height, width]``."""
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+def resize(skeleton: Skeleton, *, init_channels: int | None = None, n_cells: int | None = None) -> Skeleton:
+    """Return the skeleton with another width or depth; ``None`` keeps what it has."""
+    return replace(
+        skeleton,
+        init_channels=init_channels or skeleton.init_channels,
+        n_cells=n_cells or skeleton.n_cells,
+    )

@@ -1,0 +1,164 @@
+"""One cell of a network, evaluated for many candidate architectures at once.
+
+The rows of a tensor are grouped by candidate: ``[candidate * row, channel, height, width]``. Each
+operation is applied once, to the rows of exactly those candidates that use it, so a chunk costs a
+few large launches instead of many small ones.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metantk_nas.networks.norms import NormKind
+from metantk_nas.networks.ops import FactorizedReduction, make_op, relu_conv_norm
+from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.space import Space
+
+Choice = tuple[int, int, str]
+"""One way to fill an edge of a cell: (node, input state, operation)."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A feature map on its way through the network: its channels, and how often it was halved."""
+
+    channels: int
+    halvings: int
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which candidates use which choice, for one cell type.
+
+    Args:
+        n_candidates: candidates in the chunk.
+        users: for each choice in use, the indices of its candidates in ascending order.
+    """
+
+    n_candidates: int
+    users: Mapping[Choice, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, genotypes: Sequence[Genotype], cell_type: str) -> "Routing":
+        """Read the routing of a chunk off its genotypes; ``none`` is nobody's choice."""
+        users: dict[Choice, list[int]] = {}
+        for candidate, genotype in enumerate(genotypes):
+            for node, edges in enumerate(genotype.cell(cell_type)):
+                for op, source in edges:
+                    if op != "none":
+                        users.setdefault((node, source, op), []).append(candidate)
+        return cls(len(genotypes), {choice: tuple(users[choice]) for choice in sorted(users)})
+
+
+class Cell(nn.Module):
+    """A cell that holds every operation some candidate may choose.
+
+    Args:
+        space: the search space; gives inputs, nodes and how the output is formed.
+        choices: what the edges may hold.
+        inputs: the signals the cell receives, oldest first.
+        channels: channels of each node.
+        reduces: whether edges from the cell's inputs have stride 2.
+        norm: see `metantk_nas.networks.norms.make_norm`.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        choices: Sequence[Choice],
+        inputs: Sequence[Signal],
+        channels: int,
+        *,
+        reduces: bool,
+        norm: NormKind,
+    ) -> None:
+        super().__init__()
+        self.n_inputs, self.n_nodes, self.output = space.n_inputs, space.n_nodes, space.output
+        self.channels, self.stride = channels, 2 if reduces else 1
+        self.drop_path_prob = 0.0
+        self.preprocess = nn.ModuleList(self._preprocess(signal, inputs[-1], channels, norm) for signal in inputs)
+        self.edges = nn.ModuleDict()
+        for node, source, op in choices:
+            place, stride = f"{node}_{source}", self.stride if source < self.n_inputs else 1
+            if place not in self.edges:
+                self.edges[place] = nn.ModuleDict()
+            self.edges[place][op] = make_op(op, channels, stride, norm)
+        n_out = self.n_nodes if self.output == "concat" else 1
+        self.signal = Signal(n_out * channels, inputs[-1].halvings + reduces)
+
+    def _preprocess(self, signal: Signal, newest: Signal, channels: int, norm: NormKind) -> nn.Module:
+        """Bring an input to the cell's channels and to the resolution of its newest input."""
+        if signal.halvings < newest.halvings:
+            return FactorizedReduction(signal.channels, channels, norm)
+        if self.n_inputs == 1 and signal.channels == channels:
+            return nn.Identity()
+        return relu_conv_norm(signal.channels, channels, 1, 1, norm)
+
+    def operations(self) -> Iterator[tuple[Choice, nn.Module]]:
+        """Yield every operation the cell holds with the choice it stands for."""
+        for place, edge in self.edges.items():
+            node, source = map(int, place.split("_"))
+            for op, module in edge.items():  # type: ignore[operator]  # nn.ModuleDict forgets its element type
+                yield (node, source, op), module
+
+    def forward(self, inputs: Sequence[Tensor], routing: Routing) -> Tensor:
+        """Run the cell for every candidate of ``routing``.
+
+        Args:
+            inputs: the ``n_inputs`` signals, each ``[candidate * row, channel, height, width]``.
+            routing: who uses which choice.
+        """
+        states = [module(signal) for module, signal in zip(self.preprocess, inputs, strict=True)]
+        for node in range(self.n_nodes):
+            states.append(self._node(node, states, routing))
+        return torch.cat(states[self.n_inputs :], dim=1) if self.output == "concat" else states[-1]
+
+    def _node(self, node: int, states: Sequence[Tensor], routing: Routing) -> Tensor:
+        """Sum what the node's edges deliver, candidate by candidate."""
+        everybody: list[Tensor] = []
+        some: list[tuple[tuple[int, ...], Tensor]] = []
+        for source, op, users in self._used(node, routing):
+            state = states[source]
+            if len(users) == routing.n_candidates:
+                everybody.append(self._run_op(node, source, op, state))
+            else:
+                rows = _by_candidate(state, routing).index_select(0, _index(users, state)).flatten(0, 1)
+                some.append((users, self._run_op(node, source, op, rows)))
+        if not some and everybody:
+            return sum(everybody[1:], start=everybody[0])
+        return sum(everybody, start=self._scatter(some, states[0], routing))
+
+    def _used(self, node: int, routing: Routing) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+        return ((source, op, users) for (at, source, op), users in routing.users.items() if at == node)
+
+    def _run_op(self, node: int, source: int, op: str, rows: Tensor) -> Tensor:
+        module = self.edges[f"{node}_{source}"][op]
+        out: Tensor = module(rows)
+        drops = self.training and self.drop_path_prob > 0 and not isinstance(module, nn.Identity)
+        return drop_path(out, self.drop_path_prob) if drops else out
+
+    def _scatter(self, parts: Sequence[tuple[tuple[int, ...], Tensor]], like: Tensor, routing: Routing) -> Tensor:
+        """Add each part to the rows of its users; candidates without a part stay zero."""
+        height, width = (-(-size // self.stride) for size in like.shape[-2:])
+        total = like.new_zeros(routing.n_candidates, like.shape[0] // routing.n_candidates, self.channels, height, width)
+        if not parts:
+            return total.flatten(0, 1)
+        users = [user for part_users, _ in parts for user in part_users]
+        values = torch.cat([part.unflatten(0, (len(part_users), -1)) for part_users, part in parts])
+        return total.index_add(0, _index(users, like), values).flatten(0, 1)
+
+
+def drop_path(images: Tensor, probability: float) -> Tensor:
+    """Zero whole rows with ``probability`` and rescale the rest (DARTS, arXiv 1806.09055)."""
+    keep = torch.rand(images.shape[0], 1, 1, 1, device=images.device, dtype=images.dtype) >= probability
+    return images * keep / (1 - probability)
+
+
+def _by_candidate(state: Tensor, routing: Routing) -> Tensor:
+    return state.unflatten(0, (routing.n_candidates, -1))
+
+
+def _index(users: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(users, device=like.device)

@@ -1,0 +1,155 @@
+"""Scores from the activation patterns of ReLUs: which units are on, for which inputs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from metantk_nas.networks.build import build_shared
+from metantk_nas.networks.network import CellNetwork, route
+from metantk_nas.rng import child_seed
+from metantk_nas.scorers.base import AbstractScorer, Finding
+from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.space import Skeleton
+from metantk_nas.types import Metric
+
+Receive = Callable[[str, Tensor, Sequence[int]], None]
+"""(name of the ReLU, which units are on ``[candidate, row, unit]``, the candidates) → nothing."""
+
+
+def run_with_patterns(network: CellNetwork, genotypes: Sequence[Genotype], images: Tensor, receive: Receive) -> None:
+    """Run a chunk forward and hand over every ReLU's activation pattern.
+
+    Args:
+        network: weight-shared network.
+        genotypes: the chunk.
+        images: ``[row, channel, height, width]``.
+        receive: called once per ReLU that runs.
+    """
+    chunk = route(network.space, genotypes)
+    with _watching(network, dict(network.users(chunk)), len(genotypes), receive), torch.no_grad():
+        network(images, chunk)
+
+
+@contextmanager
+def _watching(
+    network: nn.Module, users: Mapping[nn.Module, Sequence[int]], n_candidates: int, receive: Receive
+) -> Iterator[None]:
+    def watcher(name: str, module: nn.Module) -> Callable[[nn.Module, object, Tensor], None]:
+        seen_by = users.get(module, range(n_candidates))
+
+        def watch(_: nn.Module, __: object, output: Tensor) -> None:
+            receive(name, (output > 0).unflatten(0, (len(seen_by), -1)).flatten(2), seen_by)
+
+        return watch
+
+    handles: list[RemovableHandle] = []
+    try:
+        for name, module in network.named_modules():
+            if isinstance(module, nn.ReLU):
+                handles.append(module.register_forward_hook(watcher(name, module)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class ActivationOverlapScorer(AbstractScorer):
+    """NASWOT: the log-determinant of how much the activation patterns of images overlap.
+
+    ``ln |det K_H|`` with ``K_H[i, j] = N − d_H(c_i, c_j)``, N units, d_H the Hamming distance of the
+    patterns of images i and j (Mellor et al., ICML 2021, arXiv 2006.04647, eq. 2). The images are
+    those of the repeat's episodes.
+    """
+
+    name = "activation_overlap"
+    metrics = (
+        Metric(
+            "naswot", True, "log-determinant of the overlap of activation patterns", "NASWOT, arXiv 2006.04647, eq. 2"
+        ),
+    )
+
+    def __init__(self, setup: ScoringSetup) -> None:
+        self._setup = setup
+
+    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+        """Score a chunk with one forward pass."""
+        images = self._setup.rows(repeat).images
+        overlap = torch.zeros(len(genotypes), len(images), len(images), dtype=torch.float64, device=images.device)
+
+        def receive(_: str, on: Tensor, users: Sequence[int]) -> None:
+            signs = 2 * on.float() - 1
+            agreeing = (signs @ signs.mT).double().add_(on.shape[-1]).div_(2)
+            overlap.index_add_(0, torch.tensor(users, device=images.device), agreeing)
+
+        run_with_patterns(self._setup.network(repeat), genotypes, images, receive)
+        return [_naswot(value) for value in torch.linalg.slogdet(overlap).logabsdet.tolist()]
+
+
+def _naswot(value: float) -> Finding:
+    if value == float("-inf"):
+        return Finding({"naswot": value}, "singular", "two images switch on the very same units")
+    return Finding({"naswot": value})
+
+
+class LinearRegionScorer(AbstractScorer):
+    """Number of linear regions that random inputs fall into, on a thin copy of the network.
+
+    As in TE-NAS (Chen et al., ICLR 2021, arXiv 2102.11535, section 3.1.2) and MetaNTK-NAS: one channel,
+    one cell of each type, no image stem, 3×3 inputs with one channel drawn from a normal distribution;
+    the mean over three draws of 1,000 inputs. There is no normalisation, so that the network is
+    piecewise linear and its regions are well defined.
+    """
+
+    name = "linear_regions"
+    metrics = (
+        Metric("n_linear_regions", True, "distinct activation patterns of 1,000 random inputs", "TE-NAS, arXiv 2102.11535"),
+    )
+    n_draws = 3
+    n_samples = 1000
+    side = 3
+
+    def __init__(self, setup: ScoringSetup) -> None:
+        self._setup = setup
+
+    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+        """Score a chunk with one forward pass per draw."""
+        counts = torch.zeros(len(genotypes))
+        for draw in range(self.n_draws):
+            seed = child_seed(self._setup.seed, "linear_regions", repeat, draw)
+            counts += self._count(genotypes, seed)
+        return [Finding({"n_linear_regions": count}) for count in (counts / self.n_draws).tolist()]
+
+    def _count(self, genotypes: Sequence[Genotype], seed: int) -> Tensor:
+        """Count the distinct patterns of one draw, ``[candidate]``."""
+        network = self._thin_network(seed)
+        generator = torch.Generator().manual_seed(child_seed(seed, "inputs"))
+        shape = (self.n_samples, 1, self.side, self.side)
+        images = torch.randn(shape, generator=generator).to(self._setup.device)
+        codes = torch.zeros(len(genotypes), self.n_samples, dtype=torch.int64, device=images.device)
+
+        def receive(name: str, on: Tensor, users: Sequence[int]) -> None:
+            key = torch.Generator().manual_seed(child_seed(seed, "code", name))
+            weights = torch.randint(2**62, (on.shape[-1],), generator=key).to(on.device)
+            codes.index_add_(0, torch.tensor(users, device=on.device), (on * weights).sum(-1))
+
+        run_with_patterns(network, genotypes, images, receive)
+        return torch.tensor([len(code.unique()) for code in codes], dtype=torch.float32)
+
+    def _thin_network(self, seed: int) -> CellNetwork:
+        n_types = len(self._setup.space.cell_types)
+        reduce_at = (Fraction(1, 2),) if n_types > 1 else ()
+        skeleton = Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at)
+        return build_shared(
+            self._setup.space,
+            n_outputs=1,
+            in_channels=1,
+            seed=seed,
+            norm="none",
+            skeleton=skeleton,
+            device=self._setup.device,
+        )

@@ -1,0 +1,92 @@
+"""Scores from the spectra of the NTK and the MetaNTK."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from metantk_nas.kernels.gram import Grams, layerwise_grams
+from metantk_nas.kernels.metantk import adaptation_loss, metantk
+from metantk_nas.kernels.spectrum import Spectra, spectra
+from metantk_nas.networks.network import route
+from metantk_nas.scorers.base import AbstractScorer, Finding
+from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.types import Metric
+
+METANTK_PAPER = "MetaNTK-NAS, arXiv 2203.09137"
+TE_NAS_PAPER = "TE-NAS, arXiv 2102.11535"
+
+
+def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{prefix}condition_number", False, f"λmax/λmin of the {kernel}: how unevenly training proceeds", source),
+        Metric(f"{prefix}trace", True, f"sum of the {kernel}'s eigenvalues: how fast training starts", source),
+        Metric(f"{prefix}smallest_eigenvalue", True, f"λmin of the {kernel}: its slowest direction", source),
+        Metric(f"{prefix}largest_eigenvalue", False, f"λmax of the {kernel}: bounds the learning rate", source),
+        Metric(f"{prefix}spectral_entropy", True, f"−Σ p ln p of the {kernel}'s spectrum, in nats", source),
+        Metric(f"{prefix}effective_rank", True, f"exp of the {kernel}'s spectral entropy", "Roy & Vetterli 2007"),
+    )
+
+
+class KernelScorer(AbstractScorer):
+    """Spectra of the MetaNTK and of the plain NTK, and the loss of the closed-form inner loop."""
+
+    name = "kernel"
+    metrics = (
+        *_spectral_metrics("", "MetaNTK", METANTK_PAPER),
+        Metric(
+            "adaptation_loss",
+            False,
+            "query loss after the closed-form inner loop, ‖A·Y_S − Y_Q‖² with centred one-hot labels",
+            "query loss of kernel regression with the adapting kernel; arXiv 2203.09137, arXiv 2102.03909",
+        ),
+        *_spectral_metrics("ntk_", "NTK", TE_NAS_PAPER),
+    )
+
+    def __init__(self, setup: ScoringSetup) -> None:
+        self._setup = setup
+
+    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+        """Score a chunk: one forward, one backward, one Gram matrix per layer."""
+        rows = self._setup.rows(repeat)
+        grams = self.grams(genotypes, repeat)
+        settings = self._setup.kernel
+        base = grams.ntk if settings.adaptation == "maml" else grams.head
+        inner = {"inner_time": settings.inner_time, "inner_reg": settings.inner_reg}
+        decompose = partial(spectra, compute_dtype=self._setup.dtype)
+        meta = decompose(metantk(grams.ntk, base, rows.layout, **inner))
+        loss = adaptation_loss(
+            base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner
+        )
+        columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", decompose(grams.ntk))}
+        table = {name: values.tolist() for name, values in columns.items()}
+        return [
+            Finding({name: values[i] for name, values in table.items()}, meta.status[i], meta.reason[i])
+            for i in range(len(genotypes))
+        ]
+
+    def grams(self, genotypes: Sequence[Genotype], repeat: int) -> Grams:
+        """Gram matrices of a chunk on one repeat's rows."""
+        network = self._setup.network(repeat)
+        chunk = route(self._setup.space, genotypes)
+        return layerwise_grams(
+            network,
+            lambda images: network(images, chunk),
+            self._setup.rows(repeat).images,
+            head=network.head,
+            n_candidates=len(genotypes),
+            users=dict(network.users(chunk)),
+            output_reduction=self._setup.kernel.output_reduction,
+        )
+
+
+def _columns(prefix: str, found: Spectra) -> dict[str, Tensor]:
+    return {
+        f"{prefix}condition_number": found.condition_number,
+        f"{prefix}trace": found.trace,
+        f"{prefix}smallest_eigenvalue": found.smallest,
+        f"{prefix}largest_eigenvalue": found.largest,
+        f"{prefix}spectral_entropy": found.spectral_entropy,
+        f"{prefix}effective_rank": found.effective_rank,
+    }

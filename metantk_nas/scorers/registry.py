@@ -1,0 +1,57 @@
+"""All metrics, the scorers that compute them, and the presets that rank by them."""
+
+from collections.abc import Sequence
+
+from metantk_nas.errors import UsageError, unknown_name
+from metantk_nas.scorers.activations import ActivationOverlapScorer, LinearRegionScorer
+from metantk_nas.scorers.base import AbstractScorer
+from metantk_nas.scorers.kernel import KernelScorer
+from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.types import Metric, RankRule
+
+SCORERS: tuple[type[KernelScorer | ActivationOverlapScorer | LinearRegionScorer], ...] = (
+    KernelScorer,
+    ActivationOverlapScorer,
+    LinearRegionScorer,
+)
+
+COST_METRICS = (
+    Metric("params", True, "trainable parameters of the scored network", "counted; larger is the usual baseline"),
+    Metric("macs", True, "multiply–accumulate operations for one image", "counted; larger is the usual baseline"),
+)
+"""Facts of an architecture that need no scorer."""
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*(m for scorer in SCORERS for m in scorer.metrics), *COST_METRICS)
+}
+
+PRESETS: dict[str, tuple[str, ...]] = {
+    "metantk": ("condition_number", "trace"),
+    "metantk-nas": ("condition_number", "n_linear_regions"),
+}
+"""Ranking presets: ``metantk`` is the MetaNTK alone; ``metantk-nas`` is the rule of arXiv 2203.09137."""
+
+
+def rank_rule(text: str) -> RankRule:
+    """Read a preset's name, or a comma-separated list of metrics.
+
+    Raises:
+        UsageError: a name is neither a preset nor a metric, or stands twice.
+    """
+    names = PRESETS.get(text) or tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if name not in METRICS:
+            raise unknown_name("metric or ranking preset", name, [*METRICS, *PRESETS])
+    if len(set(names)) < len(names):
+        raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
+    return RankRule(text, tuple(METRICS[name] for name in names))
+
+
+def make_scorers(setup: ScoringSetup, metrics: Sequence[Metric]) -> list[AbstractScorer]:
+    """Build the scorers that ``metrics`` need; the kernel scorer always."""
+    wanted = {metric.name for metric in metrics}
+    return [
+        scorer(setup)
+        for scorer in SCORERS
+        if scorer is KernelScorer or wanted.intersection(metric.name for metric in scorer.metrics)
+    ]

@@ -1,0 +1,117 @@
+"""What all scorers share: the weight-shared networks and the episodes of each repeat."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from metantk_nas.episodes.dataset import FewShotDataset
+from metantk_nas.episodes.episode import EpisodeSampler, kernel_rows
+from metantk_nas.errors import UsageError
+from metantk_nas.networks.build import build_shared
+from metantk_nas.networks.network import CellNetwork
+from metantk_nas.rng import child_seed
+from metantk_nas.spaces.space import Skeleton, Space
+from metantk_nas.types import Adaptation, EpisodeLayout, OutputReduction
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """How episodes are drawn and how the kernel adapts; the defaults are MetaNTK-NAS's for five cells.
+
+    Args:
+        n_way: classes per episode.
+        n_shot: support images per class.
+        n_query: query images per class.
+        n_episodes: episodes per repeat.
+        adaptation: ``"maml"`` adapts all weights, ``"anil"`` the head alone.
+        inner_time: inner learning rate × steps, dimensionless; ``inf`` solves the inner loop exactly.
+        inner_reg: ridge of the inner loop, absolute, in units of the kernel.
+        output_reduction: ``"sum"`` or ``"trace"`` over logits.
+    """
+
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 1
+    n_episodes: int = 3
+    adaptation: Adaptation = "maml"
+    inner_time: float = float("inf")
+    inner_reg: float = 1e-3
+    output_reduction: OutputReduction = "sum"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images of one repeat's episodes as kernel rows.
+
+    Args:
+        images: ``[row, channel, height, width]``, all query rows first, then all support rows.
+        layout: how rows fall into episodes.
+        support_labels: ``[episode, support]``.
+        query_labels: ``[episode, query]``.
+    """
+
+    images: Tensor
+    layout: EpisodeLayout
+    support_labels: Tensor
+    query_labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringSetup:
+    """Everything a scorer needs beside the architectures; each repeat has its own weights and episodes.
+
+    Args:
+        space: the search space.
+        dataset: images by class; episodes are drawn from its base classes.
+        kernel: episodes and adaptation.
+        skeleton: how cells are stacked while scoring.
+        seed: seed of weights and episodes.
+        device: where networks run.
+        dtype: type in which networks run.
+    """
+
+    space: Space
+    dataset: FewShotDataset
+    kernel: KernelSettings
+    skeleton: Skeleton
+    seed: int
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    _networks: dict[int, CellNetwork] = field(default_factory=dict, repr=False)
+    _rows: dict[int, Rows] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        k = self.kernel
+        if not k.inner_time >= 0 or not k.inner_reg >= 0:
+            raise UsageError(
+                f"the inner loop got inner_time={k.inner_time}, inner_reg={k.inner_reg}; expected both at least 0."
+            )
+
+    def network(self, repeat: int) -> CellNetwork:
+        """Weight-shared network of one repeat, built once."""
+        if repeat not in self._networks:
+            network = build_shared(
+                self.space,
+                n_outputs=self.kernel.n_way,
+                in_channels=self.dataset.n_channels,
+                seed=child_seed(self.seed, "repeat", repeat),
+                skeleton=self.skeleton,
+                device=self.device,
+            )
+            self._networks[repeat] = network.to(self.dtype)
+        return self._networks[repeat]
+
+    def rows(self, repeat: int) -> Rows:
+        """Episodes of one repeat as kernel rows, drawn once."""
+        if repeat not in self._rows:
+            images, layout, labels = kernel_rows(self._sampler().batch(repeat * self.kernel.n_episodes, self.kernel.n_episodes))
+            images = images.to(self.device, self.dtype)
+            self._rows[repeat] = Rows(images, layout, labels.support.to(self.device), labels.query.to(self.device))
+        return self._rows[repeat]
+
+    def _sampler(self) -> EpisodeSampler:
+        k = self.kernel
+        return EpisodeSampler(
+            self.dataset, "base", n_way=k.n_way, n_shot=k.n_shot, n_query=k.n_query, seed=self.seed, name="score"
+        )
