@@ -44,8 +44,8 @@ def adaptation_map(base: Tensor, layout: EpisodeLayout, *, inner_time: float, in
     """Compute ``blockdiag(A_1 … A_T)``, ``[…, query row, support row]``; arguments as in `metantk`."""
     if base.shape[-2:] != (layout.n_rows, layout.n_rows):
         raise ShapeError(
-            f"base has {base.shape[-2]}×{base.shape[-1]} rows; expected {layout.n_rows} = {layout.n_episodes} episodes × "
-            f"({layout.n_query_total} query + {layout.n_support} support) rows."
+            f"base has {base.shape[-2]}×{base.shape[-1]} entries; expected {layout.n_rows} rows: "
+            f"{layout.n_episodes} episodes × ({layout.n_query_total} query + {layout.n_support} support)."
         )
     n_query = layout.n_query_rows
     adapted = base.new_zeros(*base.shape[:-2], n_query, layout.n_rows - n_query)

@@ -7,13 +7,14 @@ several times faster on a CPU than unfolding the input (im2col).
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Rule = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(layer, input, output gradient) → Jacobian ``[row, parameter]``."""
+Rule = Callable[[Any, Tensor, Tensor], Tensor]
+"""(layer of the rule's own type, input, output gradient) → Jacobian ``[row, parameter]``."""
 
 
 def conv_weight(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def conv_weight(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
 
 
 def _shifted(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Iterator[Tensor]:
-    """Yield, for each kernel offset, the input pixels that it multiplies: ``[row, channel_in, height_out, width_out]``."""
+    """Yield, per kernel offset, the pixels it multiplies: ``[row, channel_in, height_out, width_out]``."""
     pad_h, pad_w = map(int, layer.padding)
     padded = functional.pad(inputs, (pad_w, pad_w, pad_h, pad_h)) if pad_h or pad_w else inputs
     (stride_h, stride_w), (dilation_h, dilation_w) = layer.stride, layer.dilation
@@ -53,7 +54,8 @@ def _shifted(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Iterator[Tensor
 
 def linear_weight(layer: nn.Linear, inputs: Tensor, grads: Tensor) -> Tensor:
     """Jacobian of a linear layer's weight; inputs ``[row, …, n_in]``, grads ``[row, …, n_out]``."""
-    inputs, grads = inputs.reshape(len(inputs), -1, layer.in_features), grads.reshape(len(grads), -1, layer.out_features)
+    inputs = inputs.reshape(len(inputs), -1, layer.in_features)
+    grads = grads.reshape(len(grads), -1, layer.out_features)
     return (grads.transpose(1, 2) @ inputs).flatten(1)
 
 
@@ -81,10 +83,10 @@ def _affine(normalised: Tensor, grads: Tensor) -> Tensor:
     return torch.cat([(grads * normalised).sum(dim=(2, 3)), grads.sum(dim=(2, 3))], dim=1)
 
 
-WEIGHT_RULES: dict[type[nn.Module], Rule] = {nn.Conv2d: conv_weight, nn.Linear: linear_weight}  # type: ignore[dict-item]
-BIAS_RULES: dict[type[nn.Module], Rule] = {nn.Conv2d: conv_bias, nn.Linear: linear_bias}  # type: ignore[dict-item]
-NORM_RULES: dict[type[nn.Module], Rule] = {  # type: ignore[dict-item]
+WEIGHT_RULES: dict[type[nn.Module], Rule] = {nn.Conv2d: conv_weight, nn.Linear: linear_weight}
+BIAS_RULES: dict[type[nn.Module], Rule] = {nn.Conv2d: conv_bias, nn.Linear: linear_bias}
+NORM_RULES: dict[type[nn.Module], Rule] = {
     nn.GroupNorm: group_norm_affine,
     nn.BatchNorm2d: batch_norm_affine,
 }
-"""Rules by layer type; each takes its own type of layer, which a dictionary cannot say."""
+"""Rules by layer type."""

@@ -44,7 +44,8 @@ class Spectra:
     def spectral_entropy(self) -> Tensor:
         """``−Σ p ln p`` with ``p = λ/Σλ``, in nats; at most ln n, where all directions weigh the same."""
         weights = self.eigenvalues.clamp_min(0) / self.eigenvalues.clamp_min(0).sum(-1, keepdim=True)
-        return torch.special.entr(weights).sum(-1)
+        entropy: Tensor = torch.special.entr(weights).sum(-1)
+        return entropy
 
     @property
     def effective_rank(self) -> Tensor:

@@ -12,7 +12,7 @@ from metantk_nas.networks.network import CellNetwork, all_choices, route
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
-from metantk_nas.spaces.space import Skeleton, Space
+from metantk_nas.spaces.space import Space
 
 CONV4 = "conv4"
 """Architecture text of the four-block baseline of the few-shot literature."""
@@ -26,19 +26,17 @@ def build_network(
     in_channels: int,
     norm: NormKind = "batch",
     seed: int = 0,
-    skeleton: Skeleton | None = None,
     image_size: int = 32,
 ) -> nn.Module:
     """Build the stand-alone, trainable model of one architecture.
 
     Args:
         arch: ``"conv4"``, or a genotype of ``space`` as text or object.
-        space: the search space of ``arch``; not needed for ``"conv4"``.
+        space: the search space of ``arch``, with the skeleton to build; not needed for ``"conv4"``.
         n_outputs: logits of the linear head.
         in_channels: channels of the images.
         norm: see `metantk_nas.networks.norms.make_norm`.
         seed: seed of the weights.
-        skeleton: how cells are stacked; the space's own where absent.
         image_size: height and width in pixels; only Conv-4, whose features are not pooled, needs it.
 
     Returns:
@@ -49,36 +47,25 @@ def build_network(
         GenotypeError: ``arch`` is not an architecture of ``space``.
     """
     with torch.device("meta"):
-        network = _shape(arch, space, n_outputs, in_channels, norm, skeleton, image_size)
+        network = (
+            Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
+            if arch == CONV4
+            else _cell_network(arch, space, n_outputs=n_outputs, in_channels=in_channels, norm=norm)
+        )
     network.to_empty(device="cpu")
     initialise(network, seed, kaiming_head=False)
     return network
 
 
-def _shape(
-    arch: str | Genotype,
-    space: Space | None,
-    n_outputs: int,
-    in_channels: int,
-    norm: NormKind,
-    skeleton: Skeleton | None,
-    image_size: int,
-) -> nn.Module:
-    if arch == CONV4:
-        return Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
+def _cell_network(
+    arch: str | Genotype, space: Space | None, *, n_outputs: int, in_channels: int, norm: NormKind
+) -> CellNetwork:
+    """Build a network that holds the operations of one genotype alone; its weights are not drawn yet."""
     if space is None:
         raise GenotypeError(f"architecture {arch!r} needs a search space; expected --space NAME, or --arch {CONV4}.")
-    genotype = space.parse(arch) if isinstance(arch, str) else arch
-    own = route(space, [genotype])
-    return CellNetwork(
-        space,
-        {cell_type: list(routing.users) for cell_type, routing in own.items()},
-        n_outputs=n_outputs,
-        in_channels=in_channels,
-        norm=norm,
-        skeleton=skeleton,
-        default_route=own,
-    )
+    own = route(space, [space.parse(arch) if isinstance(arch, str) else arch])
+    choices = {cell_type: list(routing.users) for cell_type, routing in own.items()}
+    return CellNetwork(space, choices, n_outputs=n_outputs, in_channels=in_channels, norm=norm, default_route=own)
 
 
 def build_shared(
@@ -88,7 +75,6 @@ def build_shared(
     in_channels: int,
     seed: int,
     norm: NormKind = "group",
-    skeleton: Skeleton | None = None,
     device: torch.device | str = "cpu",
 ) -> CellNetwork:
     """Build the over-complete network that scores chunks of candidates with shared weights.
@@ -96,11 +82,9 @@ def build_shared(
     As in MetaNTK-NAS, group normalisation keeps rows independent and a final normalisation and
     ReLU stand before pooling. Arguments as in `build_network`.
     """
-    plan = replace(skeleton or space.skeleton, final_norm=True)
+    scored = replace(space, skeleton=replace(space.skeleton, final_norm=True))
     with torch.device("meta"):
-        network = CellNetwork(
-            space, all_choices(space), n_outputs=n_outputs, in_channels=in_channels, norm=norm, skeleton=plan
-        )
+        network = CellNetwork(scored, all_choices(space), n_outputs=n_outputs, in_channels=in_channels, norm=norm)
     network.to_empty(device=device)
     initialise(network, seed, kaiming_head=True)
     return network.eval()
@@ -135,8 +119,7 @@ class ArchNetwork(nn.Module):
         image_size: int = 32,
     ) -> None:
         super().__init__()
-        loaded = None if arch == CONV4 else load_space(space)
-        skeleton = loaded and resize(loaded.skeleton, init_channels=init_channels, n_cells=n_cells)
+        loaded = None if arch == CONV4 else resize(load_space(space), init_channels=init_channels, n_cells=n_cells)
         self.network = build_network(
             arch,
             loaded,
@@ -144,7 +127,6 @@ class ArchNetwork(nn.Module):
             in_channels=in_channels,
             norm=norm,
             seed=seed,
-            skeleton=skeleton,
             image_size=image_size,
         )
 
@@ -154,10 +136,8 @@ class ArchNetwork(nn.Module):
         return logits
 
 
-def resize(skeleton: Skeleton, *, init_channels: int | None = None, n_cells: int | None = None) -> Skeleton:
-    """Return the skeleton with another width or depth; ``None`` keeps what it has."""
-    return replace(
-        skeleton,
-        init_channels=init_channels or skeleton.init_channels,
-        n_cells=n_cells or skeleton.n_cells,
-    )
+def resize(space: Space, *, init_channels: int | None = None, n_cells: int | None = None) -> Space:
+    """Return the space with a skeleton of another width or depth; ``None`` keeps what it has."""
+    skeleton = space.skeleton
+    width, depth = init_channels or skeleton.init_channels, n_cells or skeleton.n_cells
+    return replace(space, skeleton=replace(skeleton, init_channels=width, n_cells=depth))

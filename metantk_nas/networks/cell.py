@@ -79,12 +79,10 @@ class Cell(nn.Module):
         self.channels, self.stride = channels, 2 if reduces else 1
         self.drop_path_prob = 0.0
         self.preprocess = nn.ModuleList(self._preprocess(signal, inputs[-1], channels, norm) for signal in inputs)
-        self.edges = nn.ModuleDict()
-        for node, source, op in choices:
-            place, stride = f"{node}_{source}", self.stride if source < self.n_inputs else 1
-            if place not in self.edges:
-                self.edges[place] = nn.ModuleDict()
-            self.edges[place][op] = make_op(op, channels, stride, norm)
+        self.ops = nn.ModuleDict()
+        for choice in choices:
+            _, source, op = choice
+            self.ops[_name(choice)] = make_op(op, channels, self.stride if source < self.n_inputs else 1, norm)
         n_out = self.n_nodes if self.output == "concat" else 1
         self.signal = Signal(n_out * channels, inputs[-1].halvings + reduces)
 
@@ -98,10 +96,9 @@ class Cell(nn.Module):
 
     def operations(self) -> Iterator[tuple[Choice, nn.Module]]:
         """Yield every operation the cell holds with the choice it stands for."""
-        for place, edge in self.edges.items():
-            node, source = map(int, place.split("_"))
-            for op, module in edge.items():  # type: ignore[operator]  # nn.ModuleDict forgets its element type
-                yield (node, source, op), module
+        for name, operation in self.ops.items():
+            node, source, op = name.split("_", 2)
+            yield (int(node), int(source), op), operation
 
     def forward(self, inputs: Sequence[Tensor], routing: Routing) -> Tensor:
         """Run the cell for every candidate of ``routing``.
@@ -110,7 +107,7 @@ class Cell(nn.Module):
             inputs: the ``n_inputs`` signals, each ``[candidate * row, channel, height, width]``.
             routing: who uses which choice.
         """
-        states = [module(signal) for module, signal in zip(self.preprocess, inputs, strict=True)]
+        states: list[Tensor] = [module(signal) for module, signal in zip(self.preprocess, inputs, strict=True)]
         for node in range(self.n_nodes):
             states.append(self._node(node, states, routing))
         return torch.cat(states[self.n_inputs :], dim=1) if self.output == "concat" else states[-1]
@@ -119,30 +116,31 @@ class Cell(nn.Module):
         """Sum what the node's edges deliver, candidate by candidate."""
         everybody: list[Tensor] = []
         some: list[tuple[tuple[int, ...], Tensor]] = []
-        for source, op, users in self._used(node, routing):
-            state = states[source]
+        for choice, users in routing.users.items():
+            at, source, _ = choice
+            if at != node:
+                continue
             if len(users) == routing.n_candidates:
-                everybody.append(self._run_op(node, source, op, state))
+                everybody.append(self._run(choice, states[source]))
             else:
-                rows = _by_candidate(state, routing).index_select(0, _index(users, state)).flatten(0, 1)
-                some.append((users, self._run_op(node, source, op, rows)))
+                by_candidate: Tensor = states[source].unflatten(0, (routing.n_candidates, -1))
+                rows = by_candidate.index_select(0, _index(users, by_candidate)).flatten(0, 1)
+                some.append((users, self._run(choice, rows)))
         if not some and everybody:
             return sum(everybody[1:], start=everybody[0])
         return sum(everybody, start=self._scatter(some, states[0], routing))
 
-    def _used(self, node: int, routing: Routing) -> Iterator[tuple[int, str, tuple[int, ...]]]:
-        return ((source, op, users) for (at, source, op), users in routing.users.items() if at == node)
-
-    def _run_op(self, node: int, source: int, op: str, rows: Tensor) -> Tensor:
-        module = self.edges[f"{node}_{source}"][op]
-        out: Tensor = module(rows)
-        drops = self.training and self.drop_path_prob > 0 and not isinstance(module, nn.Identity)
+    def _run(self, choice: Choice, rows: Tensor) -> Tensor:
+        operation = self.ops[_name(choice)]
+        out: Tensor = operation(rows)
+        drops = self.training and self.drop_path_prob > 0 and not isinstance(operation, nn.Identity)
         return drop_path(out, self.drop_path_prob) if drops else out
 
     def _scatter(self, parts: Sequence[tuple[tuple[int, ...], Tensor]], like: Tensor, routing: Routing) -> Tensor:
         """Add each part to the rows of its users; candidates without a part stay zero."""
         height, width = (-(-size // self.stride) for size in like.shape[-2:])
-        total = like.new_zeros(routing.n_candidates, like.shape[0] // routing.n_candidates, self.channels, height, width)
+        n_rows = like.shape[0] // routing.n_candidates
+        total = like.new_zeros(routing.n_candidates, n_rows, self.channels, height, width)
         if not parts:
             return total.flatten(0, 1)
         users = [user for part_users, _ in parts for user in part_users]
@@ -156,8 +154,8 @@ def drop_path(images: Tensor, probability: float) -> Tensor:
     return images * keep / (1 - probability)
 
 
-def _by_candidate(state: Tensor, routing: Routing) -> Tensor:
-    return state.unflatten(0, (routing.n_candidates, -1))
+def _name(choice: Choice) -> str:
+    return "_".join(map(str, choice))
 
 
 def _index(users: Sequence[int], like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from metantk_nas.networks.cell import Routing
 from metantk_nas.networks.network import CellNetwork, all_choices
 from metantk_nas.spaces.genotype import Genotype
-from metantk_nas.spaces.space import Skeleton, Space
+from metantk_nas.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -22,40 +22,38 @@ class Cost:
     Args:
         params: trainable parameters, normalisation and head included.
         macs: multiply–accumulate operations of convolutions and linear layers for one image.
+        activations: numbers that all layers together put out for one image.
     """
 
     params: int
     macs: int
+    activations: int
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.params + other.params, self.macs + other.macs)
+        return Cost(self.params + other.params, self.macs + other.macs, self.activations + other.activations)
+
+
+FREE = Cost(0, 0, 0)
+"""What ``none`` costs."""
 
 
 class CostModel:
-    """Costs of all architectures of a space under one skeleton.
+    """Costs of all architectures of a space.
 
     Args:
-        space: the search space.
+        space: the search space, with the skeleton to count.
         n_outputs: logits of the head.
         in_channels: channels of the images.
         image_size: height and width in pixels.
-        skeleton: how cells are stacked; the space's own where absent.
     """
 
-    def __init__(
-        self, space: Space, *, n_outputs: int, in_channels: int, image_size: int, skeleton: Skeleton | None = None
-    ) -> None:
+    def __init__(self, space: Space, *, n_outputs: int, in_channels: int, image_size: int) -> None:
         self.space = space
         self._choices = all_choices(space)
         self._image = (1, in_channels, image_size, image_size)
         with torch.device("meta"):
             self._network = CellNetwork(
-                space,
-                self._choices,
-                n_outputs=n_outputs,
-                in_channels=in_channels,
-                norm="batch",
-                skeleton=skeleton,
+                space, self._choices, n_outputs=n_outputs, in_channels=in_channels, norm="batch"
             ).eval()
 
     def __call__(self, genotype: Genotype) -> Cost:
@@ -64,39 +62,39 @@ class CostModel:
         for cell_type in self.space.cell_types:
             for node, edges in enumerate(genotype.cell(cell_type)):
                 for op, source in edges:
-                    cost += self._tables.get((cell_type, node, source, op), Cost(0, 0))
+                    cost += self._tables.get((cell_type, node, source, op), FREE)
         return cost
 
     @cached_property
     def _tables(self) -> dict[tuple[str, int, int, str] | None, Cost]:
         """Cost of each choice, summed over the cells of its type; ``None`` holds what every architecture has."""
-        macs = self._macs()
+        costs = self._layer_costs()
         tables: dict[tuple[str, int, int, str] | None, Cost] = {}
-        rest = Cost(sum(p.numel() for p in self._network.parameters()), sum(macs.values()))
+        in_choices: set[nn.Module] = set()
         for cell, cell_type in zip(self._network.cells_in_order, self._network.cell_types, strict=True):
-            for (node, source, op), module in cell.operations():
-                own = Cost(sum(p.numel() for p in module.parameters()), sum(macs.get(m, 0) for m in module.modules()))
+            for (node, source, op), operation in cell.operations():
+                layers = [layer for layer in operation.modules() if layer in costs]
                 choice = (cell_type, node, source, op)
-                tables[choice] = tables.get(choice, Cost(0, 0)) + own
-                rest = Cost(rest.params - own.params, rest.macs - own.macs)
-        tables[None] = rest
+                tables[choice] = sum((costs[layer] for layer in layers), start=tables.get(choice, FREE))
+                in_choices.update(layers)
+        tables[None] = sum((cost for layer, cost in costs.items() if layer not in in_choices), start=FREE)
         return tables
 
-    def _macs(self) -> dict[nn.Module, int]:
-        """Multiply–accumulates of each layer when every operation runs once."""
-        counted: dict[nn.Module, int] = {}
+    def _layer_costs(self) -> dict[nn.Module, Cost]:
+        """Cost of each layer when every operation runs once."""
+        costs: dict[nn.Module, Cost] = {}
 
         def count(layer: nn.Module, _: object, output: Tensor) -> None:
+            params = sum(parameter.numel() for parameter in layer.parameters())
             positions = output.shape[2:].numel() if output.ndim == 4 else 1
-            counted[layer] = next(layer.parameters()).numel() * positions
+            macs = layer.weight.numel() * positions if isinstance(layer, nn.Conv2d | nn.Linear) else 0
+            costs[layer] = Cost(params, macs, output.numel())
 
-        layers = [m for m in self._network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        layers = [module for module in self._network.modules() if next(module.children(), None) is None]
         handles = [layer.register_forward_hook(count) for layer in layers]
         everything = {cell_type: Routing(1, dict.fromkeys(used, (0,))) for cell_type, used in self._choices.items()}
         with torch.no_grad():
             self._network(torch.empty(self._image, device="meta"), everything)
         for handle in handles:
             handle.remove()
-        return counted
-
-
+        return costs

@@ -8,7 +8,7 @@ from metantk_nas.networks.cell import Cell, Choice, Routing, Signal
 from metantk_nas.networks.norms import NormKind, make_norm
 from metantk_nas.networks.ops import ResidualReduction
 from metantk_nas.spaces.genotype import Genotype
-from metantk_nas.spaces.space import Skeleton, Space
+from metantk_nas.spaces.space import Space
 
 Route = Mapping[str, Routing]
 """A `Routing` for each cell type of the space."""
@@ -35,15 +35,14 @@ class CellNetwork(nn.Module):
     """Stem, cells, global average pooling and a linear head.
 
     Args:
-        space: the search space.
+        space: the search space; its skeleton says how cells are stacked.
         choices: for each cell type, the operations the network holds. Parameters are named by their
-            place (``cells.3.edges.1_0.sep_conv_3x3.1.weight``), so networks that hold the same
+            place (``cells.3.ops.1_0_sep_conv_3x3.1.weight``), so networks that hold the same
             operation at the same place name its weights alike.
         default_route: the route used when `forward` is given none (the stand-alone model).
         n_outputs: logits.
         in_channels: channels of the images.
         norm: see `metantk_nas.networks.norms.make_norm`.
-        skeleton: how cells are stacked; the space's own where absent.
     """
 
     def __init__(
@@ -54,11 +53,10 @@ class CellNetwork(nn.Module):
         n_outputs: int,
         in_channels: int,
         norm: NormKind,
-        skeleton: Skeleton | None = None,
         default_route: Route | None = None,
     ) -> None:
         super().__init__()
-        plan = skeleton or space.skeleton
+        plan = space.skeleton
         self.default_route = default_route
         self.space = space
         channels = plan.init_channels

@@ -33,9 +33,7 @@ def _separable(channels: int, kernel: int, stride: int, dilation: int, norm: Nor
 
 def _separable_twice(kernel: int) -> "OpFactory":
     def build(channels: int, stride: int, norm: NormKind) -> nn.Module:
-        return nn.Sequential(
-            *_separable(channels, kernel, stride, 1, norm), *_separable(channels, kernel, 1, 1, norm)
-        )
+        return nn.Sequential(*_separable(channels, kernel, stride, 1, norm), *_separable(channels, kernel, 1, 1, norm))
 
     return build
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -107,7 +108,9 @@ class LinearRegionScorer(AbstractScorer):
 
     name = "linear_regions"
     metrics = (
-        Metric("n_linear_regions", True, "distinct activation patterns of 1,000 random inputs", "TE-NAS, arXiv 2102.11535"),
+        Metric(
+            "n_linear_regions", True, "distinct activation patterns of 1,000 random inputs", "TE-NAS, arXiv 2102.11535"
+        ),
     )
     n_draws = 3
     n_samples = 1000
@@ -143,13 +146,5 @@ class LinearRegionScorer(AbstractScorer):
     def _thin_network(self, seed: int) -> CellNetwork:
         n_types = len(self._setup.space.cell_types)
         reduce_at = (Fraction(1, 2),) if n_types > 1 else ()
-        skeleton = Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at)
-        return build_shared(
-            self._setup.space,
-            n_outputs=1,
-            in_channels=1,
-            seed=seed,
-            norm="none",
-            skeleton=skeleton,
-            device=self._setup.device,
-        )
+        thin = replace(self._setup.space, skeleton=Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at))
+        return build_shared(thin, n_outputs=1, in_channels=1, seed=seed, norm="none", device=self._setup.device)

@@ -20,7 +20,9 @@ TE_NAS_PAPER = "TE-NAS, arXiv 2102.11535"
 
 def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ...]:
     return (
-        Metric(f"{prefix}condition_number", False, f"λmax/λmin of the {kernel}: how unevenly training proceeds", source),
+        Metric(
+            f"{prefix}condition_number", False, f"λmax/λmin of the {kernel}: how unevenly training proceeds", source
+        ),
         Metric(f"{prefix}trace", True, f"sum of the {kernel}'s eigenvalues: how fast training starts", source),
         Metric(f"{prefix}smallest_eigenvalue", True, f"λmin of the {kernel}: its slowest direction", source),
         Metric(f"{prefix}largest_eigenvalue", False, f"λmax of the {kernel}: bounds the learning rate", source),
@@ -56,9 +58,7 @@ class KernelScorer(AbstractScorer):
         inner = {"inner_time": settings.inner_time, "inner_reg": settings.inner_reg}
         decompose = partial(spectra, compute_dtype=self._setup.dtype)
         meta = decompose(metantk(grams.ntk, base, rows.layout, **inner))
-        loss = adaptation_loss(
-            base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner
-        )
+        loss = adaptation_loss(base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner)
         columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", decompose(grams.ntk))}
         table = {name: values.tolist() for name, values in columns.items()}
         return [

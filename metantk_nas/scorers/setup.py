@@ -11,7 +11,7 @@ from metantk_nas.errors import UsageError
 from metantk_nas.networks.build import build_shared
 from metantk_nas.networks.network import CellNetwork
 from metantk_nas.rng import child_seed
-from metantk_nas.spaces.space import Skeleton, Space
+from metantk_nas.spaces.space import Space
 from metantk_nas.types import Adaptation, EpisodeLayout, OutputReduction
 
 
@@ -62,10 +62,9 @@ class ScoringSetup:
     """Everything a scorer needs beside the architectures; each repeat has its own weights and episodes.
 
     Args:
-        space: the search space.
+        space: the search space, with the skeleton to score.
         dataset: images by class; episodes are drawn from its base classes.
         kernel: episodes and adaptation.
-        skeleton: how cells are stacked while scoring.
         seed: seed of weights and episodes.
         device: where networks run.
         dtype: type in which networks run.
@@ -74,7 +73,6 @@ class ScoringSetup:
     space: Space
     dataset: FewShotDataset
     kernel: KernelSettings
-    skeleton: Skeleton
     seed: int
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -96,7 +94,6 @@ class ScoringSetup:
                 n_outputs=self.kernel.n_way,
                 in_channels=self.dataset.n_channels,
                 seed=child_seed(self.seed, "repeat", repeat),
-                skeleton=self.skeleton,
                 device=self.device,
             )
             self._networks[repeat] = network.to(self.dtype)
@@ -105,7 +102,9 @@ class ScoringSetup:
     def rows(self, repeat: int) -> Rows:
         """Episodes of one repeat as kernel rows, drawn once."""
         if repeat not in self._rows:
-            images, layout, labels = kernel_rows(self._sampler().batch(repeat * self.kernel.n_episodes, self.kernel.n_episodes))
+            images, layout, labels = kernel_rows(
+                self._sampler().batch(repeat * self.kernel.n_episodes, self.kernel.n_episodes)
+            )
             images = images.to(self.device, self.dtype)
             self._rows[repeat] = Rows(images, layout, labels.support.to(self.device), labels.query.to(self.device))
         return self._rows[repeat]

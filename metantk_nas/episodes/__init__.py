@@ -1,0 +1,1 @@
+"""Images by class, and the few-shot episodes drawn from them."""

@@ -1,0 +1,82 @@
+"""How good a learner is on new classes: accuracy over many fixed episodes, with its confidence interval."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.errors import UsageError
+
+DEFAULT_EPISODES = 600
+DEFAULT_QUERIES = 15
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Accuracies of one learner on a row of episodes.
+
+    Args:
+        accuracies: share of query images classified correctly, in [0, 1], float64 ``[episode]``.
+        seconds: wall-clock time of all episodes, adaptation included.
+    """
+
+    accuracies: NDArray[np.float64]
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over episodes."""
+        return float(self.accuracies.mean())
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % confidence interval of the mean, ``1.96 · sd / √n`` with the sample deviation."""
+        return NORMAL_95 * float(self.accuracies.std(ddof=1)) / math.sqrt(len(self.accuracies))
+
+
+def evaluate(
+    adapt: Callable[[Tensor, Tensor, int], Callable[[Tensor], Tensor]],
+    episodes: Callable[[int], Episode],
+    n_episodes: int = DEFAULT_EPISODES,
+    *,
+    device: torch.device | str = "cpu",
+    on_episode: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Adapt to the support set of each episode and count the query images classified correctly.
+
+    Args:
+        adapt: from support images, support labels and the number of classes to a predictor, which maps query
+            images to logits ``[query, n_way]`` (`metantk_nas.learners.base.bind`). Its model should be in
+            evaluation mode.
+        episodes: from an index to an episode, for example an `EpisodeSampler` of novel classes with 15 queries.
+        n_episodes: episodes number 0 to ``n_episodes - 1`` are used; at least 2, 600 is usual.
+        device: where the model lives.
+        on_episode: called with the number of episodes done, after each.
+
+    Raises:
+        UsageError: fewer than two episodes, which have no deviation.
+    """
+    if n_episodes < 2:
+        raise UsageError(f"a confidence interval needs at least 2 episodes; got {n_episodes} (600 is usual).")
+    start = time.perf_counter()
+    accuracies = np.empty(n_episodes)
+    with torch.no_grad():
+        for index in range(n_episodes):
+            episode = episodes(index).to(device)
+            predict = adapt(episode.support_images, episode.support_labels, episode.n_way)
+            accuracies[index] = accuracy(predict(episode.query_images), episode.query_labels)
+            if on_episode is not None:
+                on_episode(index + 1)
+    return Evaluation(accuracies, time.perf_counter() - start)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of rows whose largest logit is the label's, ``[row, n_way]`` and ``[row]``."""
+    return float((logits.argmax(1) == labels).double().mean())

@@ -1,0 +1,1 @@
+"""The only place where spaces, data, scorers, searchers, learners and reports meet."""

@@ -1,0 +1,276 @@
+"""Few-shot training of architectures, and what it leaves in the run directory.
+
+Each training has a directory of its own, ``training/<name>/``, with a checkpoint that the same command
+continues and, at the end, ``evaluation.json``. The tables and curves that people read are rebuilt from
+those: ``evaluation.csv``, ``curves/<name>.csv`` and the trained learner ``models/<name>.pt``.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metantk_nas.episodes.dataset import FewShotDataset
+from metantk_nas.episodes.episode import EpisodeSampler
+from metantk_nas.episodes.request import Progress
+from metantk_nas.errors import RunError
+from metantk_nas.evaluation import Evaluation, evaluate
+from metantk_nas.experiment.scoring import load_ranking, read_spec, refuse_foreign
+from metantk_nas.experiment.spec import SearchSpec, TrainSpec
+from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
+from metantk_nas.learners import trainer
+from metantk_nas.learners.base import AbstractLearner, bind, n_outputs
+from metantk_nas.learners.checkpoint import CURVE_FILE, CurvePoint
+from metantk_nas.learners.registry import LEARNERS, make_learner, make_train_settings
+from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, save_learner
+from metantk_nas.learners.sources import training_source
+from metantk_nas.learners.trainer import TrainSettings
+from metantk_nas.networks.build import CONV4
+from metantk_nas.report.html import write_report
+from metantk_nas.report.plots import Tables, draw_plots
+from metantk_nas.results import read_json, write_json, write_text
+from metantk_nas.rng import child_seed
+from metantk_nas.spaces.space import Space
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An architecture to be trained.
+
+    Args:
+        arch: its text, or ``"conv4"``.
+        key: its canonical key; the text where there is none.
+        rank: its rank in the run; None outside one.
+    """
+
+    arch: str
+    key: str
+    rank: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How its files are called."""
+        return self.key[:12] if self.rank is None else f"rank{self.rank}"
+
+
+def train_run(
+    run: Path,
+    top: int,
+    spec: TrainSpec,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Train the best architectures of a search on its data and judge them on novel classes.
+
+    Args:
+        run: directory of the search.
+        top: how many of the best.
+        spec: how to train.
+        command: words of the command line, for the manifest.
+        progress: told how far the work is.
+
+    Returns:
+        The rows of ``evaluation.csv``: accuracies and half-widths of their 95 % confidence intervals,
+        as fractions.
+
+    Raises:
+        RunError: ``run`` holds no search.
+    """
+    search = read_spec(run)
+    space = search.load_space()
+    ranking = load_ranking(run, space)
+    best = ranking.top(top)
+    if not len(best):
+        raise RunError(f"no architecture of {run} could be scored, so there is none to train; see its ranking.csv.")
+    entrants = [Entrant(row["arch"], row["key"], int(row["rank"])) for row in best]
+    dataset = open_dataset(search, progress)
+    for entrant in entrants:
+        _train_one(entrant, space, dataset, spec, out=run, progress=progress)
+    ranks = dict(zip(ranking.frame["key"], ranking.frame["rank"], strict=True))
+    table = _publish(run, {key: None if pd.isna(rank) else int(rank) for key, rank in ranks.items()})
+    manifest = dict(ranking.manifest)
+    manifest["training"] = {"command": list(command), "spec": asdict(spec), **machine_facts(pick_device(spec.device))}
+    write_json(run / "manifest.json", manifest)
+    write_report(run, space)
+    return table
+
+
+def train_arch(
+    arch: str,
+    search: SearchSpec,
+    spec: TrainSpec,
+    out: Path,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Train one given architecture.
+
+    Args:
+        arch: architecture text, or ``"conv4"``.
+        search: names space, data and image size; the rest does not matter.
+        spec: how to train.
+        out: directory for the results.
+        command: words of the command line, for the manifest.
+        progress: told how far the work is.
+
+    Returns:
+        As `train_run`.
+    """
+    refuse_foreign(out)
+    space = None
+    entrant = Entrant(arch, arch)
+    if arch != CONV4:
+        space = search.load_space()
+        genotype = space.parse(arch)
+        entrant = Entrant(space.format(genotype), space.key(genotype))
+    dataset = open_dataset(search, progress)
+    manifest = {
+        "command": list(command),
+        "spec": {"arch": entrant.arch, "space": search.space, "data": search.data, "image_size": search.image_size},
+        "training": {"spec": asdict(spec)},
+        **machine_facts(pick_device(spec.device)),
+    }
+    write_json(out / "manifest.json", manifest)
+    _train_one(entrant, space, dataset, spec, out=out, progress=progress)
+    table = _publish(out, {})
+    _draw(out, table)
+    return table
+
+
+def _train_one(
+    entrant: Entrant,
+    space: Space | None,
+    dataset: FewShotDataset,
+    spec: TrainSpec,
+    *,
+    out: Path,
+    progress: Progress | None,
+) -> None:
+    """Train and judge one architecture, unless its evaluation is there already."""
+    learner, settings = read_settings(spec)
+    folder = out / "training" / _name(entrant, spec, settings)
+    if (folder / "evaluation.json").exists():
+        return
+    network = NetworkSpec(
+        entrant.arch,
+        space,
+        n_outputs(learner, n_way=spec.n_way, n_base_classes=len(dataset.base.classes)),
+        dataset.n_channels,
+        dataset.image_size,
+    )
+    device = pick_device(spec.device)
+    model = learner.make_model(network.build(learner.norm, seed=child_seed(spec.seed, "train", entrant.key)))
+    curve = trainer.train(
+        learner,
+        model,
+        training_source(
+            learner,
+            dataset,
+            n_way=spec.n_way,
+            n_shot=spec.n_shot,
+            n_query=spec.n_query,
+            batch_size=spec.batch_size,
+            seed=spec.seed,
+        ),
+        _sampler(dataset, "validation", spec, spec.n_query),
+        settings,
+        device=device,
+        directory=folder,
+        data=dataset.fingerprint,
+        on_step=progress and (lambda step: progress(f"training {entrant.title}", step.episode, step.budget)),
+    )
+    trained = TrainedLearner(learner, model, network, dataset.mean, dataset.std)
+    save_learner(trained, folder / "model.pt")
+    judged = evaluate(
+        bind(learner, model),
+        _sampler(dataset, "novel", spec, spec.eval_query),
+        spec.eval_episodes,
+        device=device,
+        on_episode=progress and (lambda done: progress(f"evaluating {entrant.title}", done, spec.eval_episodes)),
+    )
+    params = sum(parameter.numel() for parameter in model.network.parameters())
+    write_json(folder / "evaluation.json", _row(entrant, spec, judged, last=curve[-1], params=params))
+
+
+def read_settings(spec: TrainSpec) -> tuple[AbstractLearner, TrainSettings]:
+    """Sort a spec's settings into those of the learner and those of the outer loop.
+
+    Raises:
+        UsageError: an unknown learner or setting, or a value out of range.
+    """
+    given = {**(spec.settings or {}), "seed": spec.seed}
+    given |= {"train_budget": spec.train_budget} if spec.train_budget is not None else {}
+    given |= {"task_weighting": spec.task_weighting} if spec.task_weighting is not None else {}
+    learner_fields = LEARNERS[spec.learner].settings if spec.learner in LEARNERS else {}
+    learner = make_learner(spec.learner, **{name: value for name, value in given.items() if name in learner_fields})
+    rest = {name: value for name, value in given.items() if name not in learner_fields}
+    return learner, make_train_settings(spec.learner, **rest)
+
+
+def _sampler(dataset: FewShotDataset, split: str, spec: TrainSpec, n_query: int) -> EpisodeSampler:
+    return EpisodeSampler(
+        dataset, split, n_way=spec.n_way, n_shot=spec.n_shot, n_query=n_query, seed=spec.seed, name="evaluate"
+    )
+
+
+def _name(entrant: Entrant, spec: TrainSpec, settings: TrainSettings) -> str:
+    """Name a training by its architecture, and by all that its result depends on."""
+    identity = repr((replace(spec, device="", settings=None), sorted((spec.settings or {}).items()), settings))
+    digest = hashlib.blake2b(identity.encode(), digest_size=4).hexdigest()
+    return f"{entrant.key[:12]}-{spec.learner}-{spec.n_way}way-{spec.n_shot}shot-{digest}"
+
+
+def _row(entrant: Entrant, spec: TrainSpec, judged: Evaluation, *, last: CurvePoint, params: int) -> dict[str, Any]:
+    """One row of ``evaluation.csv``, but for the rank, which may change as the search grows."""
+    return {
+        "arch": entrant.arch,
+        "key": entrant.key,
+        "learner": spec.learner,
+        "n_way": spec.n_way,
+        "n_shot": spec.n_shot,
+        "n_episodes": spec.eval_episodes,
+        "accuracy": judged.mean,
+        "ci95": judged.ci95,
+        "train_episodes": last.episode,
+        "train_seconds": round(last.seconds, 1),
+        "eval_seconds": round(judged.seconds, 1),
+        "params": params,
+        "seed": spec.seed,
+    }
+
+
+def _publish(out: Path, ranks: Mapping[str, int | None]) -> pd.DataFrame:
+    """Rebuild ``evaluation.csv``, ``curves/`` and ``models/`` from the trainings that are done."""
+    done = []
+    for path in sorted((out / "training").glob("*/evaluation.json")):
+        row = read_json(path)
+        done.append((path.parent, {"rank": ranks.get(row["key"]), **{k: row[k] for k in row if k != "schema_version"}}))
+    done.sort(key=lambda item: (item[1]["rank"] is None, item[1]["rank"], item[0].name))
+    for folder, row in done:
+        stem = _stem(folder, row)
+        for source, target in ((CURVE_FILE, f"curves/{stem}.csv"), ("model.pt", f"models/{stem}.pt")):
+            (out / target).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / source, out / target)
+    table = pd.DataFrame([row for _, row in done])
+    write_text(out / "evaluation.csv", table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def _stem(folder: Path, row: Mapping[str, Any]) -> str:
+    """``rank1-anil-5way-1shot-<digest>``; without a rank, the architecture's key leads."""
+    key, rest = folder.name[:12], folder.name[12:]
+    return f"rank{row['rank']}{rest}" if row["rank"] is not None else f"{key}{rest}"
+
+
+def _draw(out: Path, table: pd.DataFrame) -> None:
+    """Plot curves and accuracies of trainings that belong to no search."""
+    curves = {path.stem: pd.read_csv(path) for path in sorted((out / "curves").glob("*.csv"))}
+    (out / "plots").mkdir(exist_ok=True)
+    for plot in draw_plots(Tables(pd.DataFrame(), table, curves)):
+        (out / "plots" / f"{plot.name}.png").write_bytes(plot.light)

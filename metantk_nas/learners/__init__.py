@@ -1,0 +1,1 @@
+"""Few-shot learners: from an architecture and episodes to a predictor."""

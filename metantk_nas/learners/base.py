@@ -1,0 +1,152 @@
+"""The contract of a learner: what it meta-learns, its loss on an episode, and how it adapts to a support set.
+
+A learner is a frozen record of settings. It owns no data and no weights: the weights live in a `MetaModel`,
+and every method takes the parameters it should use, so that gradients, finite differences and ``torch.func``
+see a pure function. The outer loop is written once, in `metantk_nas.learners.trainer`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.errors import UsageError
+from metantk_nas.networks.norms import NormKind
+
+Parameters = Mapping[str, Tensor]
+"""Tensors by the names they have in a `MetaModel`."""
+
+Predictor = Callable[[Tensor], Tensor]
+"""From query images ``[query, channel, height, width]`` to logits ``[query, n_way]``."""
+
+Adapt = Callable[[Tensor, Tensor, int], Predictor]
+"""From support images, support labels and ``n_way`` to a predictor."""
+
+HEAD_WEIGHT, HEAD_BIAS = "network.head.weight", "network.head.bias"
+
+
+class Outputs(NamedTuple):
+    """What a network says about images: features ``[row, n_features]`` and logits ``[row, n_outputs]``."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class MetaModel(nn.Module):
+    """All that a learner may learn: a network, and what the learner itself adds to it.
+
+    Args:
+        network: has ``features(images)``, ``head``, ``n_features`` and ``drop_path_prob``.
+        extra: parameters of the learner's own, such as a learnt temperature.
+    """
+
+    def __init__(self, network: nn.Module, extra: nn.Module | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.extra = extra if extra is not None else nn.Module()
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Compute features and logits of images ``[row, channel, height, width]``."""
+        network: Any = self.network
+        features = network.features(images)
+        return Outputs(features, network.head(features))
+
+
+class EpisodeLoss(NamedTuple):
+    """Loss of one episode, a scalar whose gradient is the meta-gradient, and the query logits ``[query, n_way]``."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+class AbstractLearner(ABC):
+    """Interface of all learners; implementations are final, frozen dataclasses whose fields are the settings.
+
+    Attributes:
+        trains_on: ``"episodes"``, or ``"images"``: batches of labelled base-class images, given as the
+            query part of an episode whose support is empty.
+        head: what the network's linear head stands for: one output a class of the episode (``"way"``),
+            one a base class (``"base_classes"``), or nothing (``"unused"``: then it is not learnt).
+        train_defaults: where the method wants other outer-loop settings than `TrainSettings` has.
+    """
+
+    trains_on: ClassVar[Literal["episodes", "images"]] = "episodes"
+    head: ClassVar[Literal["way", "base_classes", "unused"]] = "way"
+    train_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    @abstractmethod
+    def norm(self) -> NormKind:
+        """Normalisation the network should be built with.
+
+        With ``"batch"`` predictions of a trained model do not depend on the images beside an image;
+        with ``"batch_stats"`` they do (transductive, as in the code of MAML).
+        """
+
+    @abstractmethod
+    def make_model(self, network: nn.Module) -> MetaModel:
+        """Join a network with the learner's own parameters; all of it is meta-learned, but for an unused head."""
+
+    @abstractmethod
+    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
+        """Compute what the outer loop minimises, on one episode.
+
+        Args:
+            model: the shape of the computation; its own tensors serve where ``parameters`` has none.
+            parameters: meta-parameters, from `meta_parameters`.
+            episode: support set to adapt to, query set to be judged on.
+        """
+
+    @abstractmethod
+    def adapt(
+        self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
+    ) -> Predictor:
+        """Adapt to a support set.
+
+        Args:
+            model: as in `episode_loss`.
+            parameters: as in `episode_loss`.
+            support_images: ``[support, channel, height, width]``.
+            support_labels: int64 ``[support]``, from 0 to ``n_way - 1``.
+            n_way: number of classes.
+        """
+
+
+def outputs(model: MetaModel, parameters: Parameters, images: Tensor) -> Outputs:
+    """Run a model with other parameters than its own."""
+    result: Outputs = functional_call(model, dict(parameters), (images,))
+    return result
+
+
+def meta_parameters(learner: AbstractLearner, model: MetaModel) -> dict[str, nn.Parameter]:
+    """Return what the outer loop learns: every parameter of the model, but for a head that is not used."""
+    unused = {HEAD_WEIGHT, HEAD_BIAS} if learner.head == "unused" else set()
+    return {name: parameter for name, parameter in model.named_parameters() if name not in unused}
+
+
+def bind(learner: AbstractLearner, model: MetaModel) -> Adapt:
+    """Return the learner's ``adapt`` with a model's own parameters: what `metantk_nas.evaluation.evaluate` takes."""
+    return partial(learner.adapt, model, meta_parameters(learner, model))
+
+
+def n_outputs(learner: AbstractLearner, *, n_way: int, n_base_classes: int) -> int:
+    """Return how many outputs the network's head must have for this learner."""
+    return n_base_classes if learner.head == "base_classes" else n_way
+
+
+def check_head(model: MetaModel, n_way: int) -> None:
+    """Refuse episodes with more or fewer classes than the head has outputs.
+
+    Raises:
+        UsageError: they differ.
+    """
+    network: Any = model.network
+    if network.head.out_features != n_way:
+        raise UsageError(
+            f"this learner was trained for {network.head.out_features}-way episodes and got {n_way} classes; "
+            f"train it again with --n-way {n_way}, or use a learner without a head of its own, such as protonet."
+        )

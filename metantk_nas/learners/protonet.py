@@ -1,0 +1,68 @@
+"""ProtoNet: the nearest class mean in a learnt feature space."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, outputs
+from metantk_nas.networks.norms import NormKind
+
+
+@final
+@dataclass(frozen=True)
+class ProtoNet(AbstractLearner):
+    """Prototypical networks (Snell, Swersky & Zemel, NeurIPS 2017, arXiv 1703.05175).
+
+    ``c_k`` is the mean feature of class ``k``'s support images; logits are ``−‖φ(x) − c_k‖²``. There is no inner
+    loop and no head, so any number of classes will do; training on more classes than the test has helps.
+    """
+
+    head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
+    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "schedule": "cosine"}
+
+    @property
+    def norm(self) -> NormKind:
+        """Running statistics: predictions do not depend on the images beside an image."""
+        return "batch"
+
+    def make_model(self, network: nn.Module) -> MetaModel:
+        """The features are meta-learned; the head is not used."""
+        return MetaModel(network)
+
+    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
+        """Compute the cross-entropy of the query set; support and query share one pass, as in the paper's code."""
+        features = outputs(model, parameters, torch.cat([episode.support_images, episode.query_images])).features
+        support, query = features.tensor_split([len(episode.support_labels)])
+        logits = prototype_logits(support, episode.support_labels, query, episode.n_way)
+        return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
+
+    def adapt(
+        self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
+    ) -> Predictor:
+        """Compute the class means."""
+        support = outputs(model, parameters, support_images).features
+        return lambda query_images: prototype_logits(
+            support, support_labels, outputs(model, parameters, query_images).features, n_way
+        )
+
+
+def prototype_logits(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
+    """Negative squared Euclidean distances to the class means.
+
+    Args:
+        support: features ``[support, feature]``.
+        support_labels: int64 ``[support]``.
+        query: features ``[query, feature]``.
+        n_way: number of classes, each with at least one support row.
+
+    Returns:
+        ``[query, n_way]``.
+    """
+    members = one_hot(support_labels, n_way).to(support.dtype)
+    prototypes = (members.mT @ support) / members.sum(0)[:, None]
+    return -(query[:, None] - prototypes).square().sum(-1)

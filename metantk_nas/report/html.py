@@ -1,0 +1,220 @@
+"""Write ``report.html``: one self-contained page about a run, readable offline, in light, dark and print."""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import join
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from metantk_nas.errors import GenotypeError, RunError, UsageError
+from metantk_nas.report.cells import FAMILIES, draw_cell, op_family, op_label
+from metantk_nas.report.plots import Plot, Tables, draw_plots
+from metantk_nas.report.words import count, duration, flatten, metric_name, metric_note, number, percent, rank_rule
+from metantk_nas.results import Ranking, read_json, write_text
+from metantk_nas.spaces.space import Space
+
+HEAD = 20  # candidates in the table and drawn
+MAX_REASONS, MAX_EXAMPLES = 5, 3  # for each status
+EVALUATION_COLUMNS = ("rank", "arch", "learner", "n_way", "n_shot", "n_episodes", "accuracy", "ci95")
+NUMBERS = r"\d[\d.,]*(e[-+]?\d+)?"
+FIXED_COLUMNS = {"rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high", "params", "macs", "seed"}
+Row = dict[str, Any]
+
+
+def write_report(run_dir: Path, space: Space) -> Path:
+    """Draw what a run directory holds and write ``report.html`` and ``plots/*.png`` into it.
+
+    Args:
+        run_dir: holds ``ranking.csv`` and ``manifest.json``, and ``evaluation.csv`` and ``curves/*.csv`` if any
+            architecture was trained.
+        space: the space that the architectures belong to, to draw their cells.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        RunError: a file is missing or malformed.
+        UsageError: the report cannot be written.
+    """
+    manifest = read_json(run_dir / "manifest.json")
+    tables = _read_tables(run_dir)
+    plots = draw_plots(tables)
+    _save(plots, run_dir / "plots")
+    report = run_dir / "report.html"
+    write_text(report, render(run_dir.name, tables, manifest, space, plots))
+    return report
+
+
+def render(name: str, tables: Tables, manifest: Mapping[str, Any], space: Space, plots: list[Plot]) -> str:
+    """Text of the page; everything that comes from the run is escaped.
+
+    Args:
+        name: title of the page.
+        tables: ranking, evaluation and learning curves.
+        manifest: how the run was made; shown as it is, no key is required.
+        space: the space that the architectures belong to.
+        plots: what ``draw_plots`` made of ``tables``.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"number": number, "count": count, "duration": duration, "percent": percent, "words": metric_name}
+    environment.filters.update(filters, data_uri=_data_uri)
+    head = _records(Ranking(tables.ranking).top(HEAD).frame)
+    winners = _records(tables.evaluation.sort_values("accuracy", ascending=False)) if len(tables.evaluation) else []
+    metrics = _metric_columns(tables.ranking, manifest)
+    cards = _cards(head, winners, space)
+    return environment.get_template("report.html.j2").render(
+        name=name,
+        summary=_summary(tables, manifest, space),
+        head=head,
+        winners=winners,
+        metrics=metrics,
+        others=_other_columns(tables.ranking, metrics),
+        notes={column: metric_note(column, manifest) for column in [*tables.ranking.columns, "accuracy"]},
+        cards=cards,
+        anchors={card["arch"]: f"arch-{place}" for place, card in enumerate(cards, start=1)},
+        legend=[(op, op_label(op), op_family(op)) for op in space.ops],
+        families={family: colour for family, (_, colour) in FAMILIES.items()},
+        plots=plots,
+        n_candidates=len(tables.ranking),
+        n_trained=len(set(tables.evaluation["arch"])) if winners else 0,
+        failures=_failures(tables.ranking),
+        manifest=list(flatten(manifest)),
+        seconds=manifest.get("seconds") if isinstance(manifest.get("seconds"), int | float) else None,
+        command=_command(manifest),
+    )
+
+
+def _read_tables(run_dir: Path) -> Tables:
+    """Read the tables of a run; only the ranking must exist."""
+    ranking = Ranking.load(run_dir / "ranking.csv").frame
+    path = run_dir / "evaluation.csv"
+    evaluation = _read_csv(path, EVALUATION_COLUMNS) if path.exists() else pd.DataFrame()
+    curves = {path.stem: _read_csv(path, ("episode",)) for path in sorted((run_dir / "curves").glob("*.csv"))}
+    return Tables(ranking, evaluation, curves)
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a table that must have these columns.
+
+    Raises:
+        RunError: it is not such a table.
+    """
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}. Delete it and run the same command again.") from error
+    if absent := [name for name in columns if name not in frame.columns]:
+        raise RunError(f"{path} lacks the columns {', '.join(absent)}. Delete it and run the same command again.")
+    return frame
+
+
+def _save(plots: list[Plot], folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+        for plot in plots:
+            (folder / f"{plot.name}.png").write_bytes(plot.light)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the plots to {folder} ({error.strerror}); check space and permissions."
+        ) from error
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
+def _records(frame: pd.DataFrame) -> list[Row]:
+    """Rows as dictionaries in which numbers are floats, NaN where missing."""
+    numbers = {name: frame[name].astype("float64") for name in frame.select_dtypes("number").columns}
+    return [{str(name): value for name, value in row.items()} for row in frame.assign(**numbers).to_dict("records")]
+
+
+def _metric_columns(ranking: pd.DataFrame, manifest: Mapping[str, Any]) -> list[str]:
+    """Metrics that rank; where the manifest does not say, condition number and trace."""
+    rule = [part.get("name") for part in rank_rule(manifest).get("metrics", []) if isinstance(part, Mapping)]
+    shown = set(ranking.columns) - FIXED_COLUMNS
+    return [name for name in rule or ["condition_number", "trace"] if name in shown]
+
+
+def _other_columns(ranking: pd.DataFrame, metrics: list[str]) -> list[str]:
+    """Measured columns that do not rank, without standard deviations."""
+    numbers = ranking.select_dtypes("number").columns
+    return [name for name in numbers if not name.endswith("_sd") and name not in FIXED_COLUMNS and name not in metrics]
+
+
+def _cards(head: list[Row], winners: list[Row], space: Space) -> list[Row]:
+    """Architectures to draw: the head of the ranking, then those that were trained without being in it."""
+    archs = dict.fromkeys([str(row["arch"]) for row in [*head, *winners]])
+    ranks = {row["arch"]: row.get("rank") for row in [*winners, *head]}
+    trained = {arch: [row for row in winners if row["arch"] == arch] for arch in archs}
+    return [{"arch": arch, "rank": ranks[arch], "trained": trained[arch], **_drawn(arch, space)} for arch in archs]
+
+
+def _drawn(arch: str, space: Space) -> Row:
+    """Draw each cell of an architecture, or tell why it is not drawn."""
+    try:
+        genotype = space.parse(arch)
+    except GenotypeError as error:
+        return {"cells": [], "problem": str(error)}
+    cells = [
+        (kind, draw_cell(cell, n_inputs=space.n_inputs, output=space.output, title=f"{kind} cell of {arch}"))
+        for kind, cell in genotype.cells
+    ]
+    return {"cells": cells, "problem": ""}
+
+
+def _failures(ranking: pd.DataFrame) -> list[Row]:
+    """Group failed candidates by status, the largest group first, and by reasons that differ in their numbers only."""
+    groups = []
+    for status, group in ranking[ranking["status"] != "ok"].groupby("status"):
+        alike = group.groupby(group["reason"].str.replace(NUMBERS, "#", regex=True), sort=False)["reason"]
+        reasons = sorted(zip(alike.first(), alike.size(), strict=True), key=lambda pair: -pair[1])
+        groups.append(
+            {
+                "status": status,
+                "n": len(group),
+                "reasons": reasons[:MAX_REASONS],
+                "n_more_reasons": max(0, len(reasons) - MAX_REASONS),
+                "examples": list(group["arch"].head(MAX_EXAMPLES)),
+            }
+        )
+    return sorted(groups, key=lambda group: (-group["n"], group["status"]))
+
+
+def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[str]:
+    """Sentences for the top of the page: what was ranked, how many failed, what training found."""
+    ranking, spec = tables.ranking, manifest.get("spec")
+    spec = spec if isinstance(spec, Mapping) else {}
+    task = f" for {spec['n_way']}‑way {spec['n_shot']}‑shot learning" if {"n_way", "n_shot"} <= spec.keys() else ""
+    data = f" on {spec['data']}" if "data" in spec else ""
+    metrics = " and ".join(metric_name(name) for name in _metric_columns(ranking, manifest))
+    n_failed = int((ranking["status"] != "ok").sum())
+    sentences = [
+        f"{len(ranking):,} architectures of {space.name} ({ranking['key'].nunique():,} different functions) "
+        f"were ranked before training{task}{data}{f', by {metrics}' if metrics else ''}."
+    ]
+    if n_failed:
+        rest = "none could be scored" if n_failed == len(ranking) else f"{n_failed:,} could not be scored and rank last"
+        sentences.append(f"{rest[0].upper()}{rest[1:]}.")
+    if len(tables.evaluation):
+        best = tables.evaluation.sort_values("accuracy", ascending=False).iloc[0]
+        sentences.append(
+            f"The best result after training is {percent(best['accuracy'])} ± {percent(best['ci95'])} % accuracy, by "
+            f"{best['learner']} with {best['n_shot']}‑shot episodes of {best['n_way']} novel classes."
+        )
+    return sentences
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    """Return the command line that made the run, empty if it is not recorded."""
+    command = manifest.get("command", "")
+    return join(str(word) for word in command) if isinstance(command, list) else str(command)

@@ -1,0 +1,1 @@
+"""Searchers: who is scored next. They see scores, never networks."""

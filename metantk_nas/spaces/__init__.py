@@ -1,0 +1,1 @@
+"""Search spaces as data, and the genotypes in them. Pure Python."""

@@ -1,0 +1,268 @@
+"""The scores of a run, on disk: what was committed survives ``kill -9``, and an interrupted run goes on from it.
+
+One SQLite file holds three tables: ``meta`` (schema version and fingerprint of the run), ``candidate`` (what was
+asked for, in order) and ``score`` (one row per key, repeat and scorer). A ranking can be rebuilt from it alone.
+"""
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from metantk_nas.errors import RunError
+from metantk_nas.types import Score
+
+SCHEMA_VERSION = 1
+_TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE candidate (
+        position INTEGER PRIMARY KEY, arch TEXT NOT NULL, key TEXT NOT NULL, representative TEXT NOT NULL,
+        params INTEGER NOT NULL, macs INTEGER NOT NULL)""",
+    """CREATE TABLE score (
+        key TEXT NOT NULL, repeat INTEGER NOT NULL, scorer TEXT NOT NULL, metric_values TEXT NOT NULL,
+        status TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL,
+        PRIMARY KEY (key, repeat, scorer)) WITHOUT ROWID""",
+)
+_SELECT_SCORES = "SELECT key, repeat, scorer, metric_values, status, reason, seconds FROM score"
+_LOCK_WAIT_SECONDS = 1.0
+_NOT_WRITABLE = "cannot be opened for writing; check the path and its permissions, or choose another --out"
+_NOT_A_STORE = "is not an intact score store; choose another --out, or move the file away to start afresh"
+_IN_USE = "is in use by another live process; wait for it to end, or choose another --out"
+_KEPT = "what was committed before is kept, and the same command goes on from there"
+_ADVICE = {
+    sqlite3.SQLITE_FULL: f"cannot grow, no space is left; free some space: {_KEPT}",
+    sqlite3.SQLITE_IOERR: f"cannot be written; check the disk, its quota and your permissions: {_KEPT}",
+    sqlite3.SQLITE_BUSY: _IN_USE,
+    sqlite3.SQLITE_LOCKED: _IN_USE,
+    sqlite3.SQLITE_PROTOCOL: _IN_USE,
+    sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,
+    sqlite3.SQLITE_READONLY: _NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: _NOT_WRITABLE,
+    sqlite3.SQLITE_NOTADB: _NOT_A_STORE,
+    sqlite3.SQLITE_CORRUPT: _NOT_A_STORE,
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One architecture that a search asked for.
+
+    Args:
+        position: place in the order of asking, from 0.
+        arch: text of the architecture as it was asked.
+        key: its canonical key; candidates that compute the same function share it.
+        representative: text of the member of the key that is scored.
+        params: trainable parameters.
+        macs: multiply-accumulate operations for one image.
+    """
+
+    position: int
+    arch: str
+    key: str
+    representative: str
+    params: int
+    macs: int
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """Write ``value`` as standard JSON with sorted keys; floats keep all their digits.
+
+    JSON knows no NaN and no infinity: they become the strings ``"nan"``, ``"inf"`` and ``"-inf"``,
+    which ``float`` reads back.
+    """
+    return json.dumps(_finite(value), indent=indent, sort_keys=True, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
+
+
+class ScoreStore:
+    """Scores and candidates of one run in one SQLite file, held by one live process at a time.
+
+    Use it as a context manager. Each ``put`` and ``add_candidates`` is one transaction: all of it is there, or none.
+
+    Args:
+        path: the file; it and its parent directories are made when they do not exist.
+        fingerprint: what makes this run the run it is (space, data, seed, settings …); JSON values by name.
+            A file that holds another fingerprint is refused.
+
+    Raises:
+        RunError: the file belongs to another run, is damaged, cannot be written or is in use.
+    """
+
+    def __init__(self, path: Path, fingerprint: Mapping[str, object]) -> None:
+        self.path = path
+        with self._errors_that_teach():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=_LOCK_WAIT_SECONDS, isolation_level=None)
+        try:
+            with self._errors_that_teach():
+                self._lock()
+                self._create_or_check(fingerprint)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; a later ``ScoreStore`` may open it."""
+        self._database.close()
+
+    def put(self, scores: Iterable[Score]) -> None:
+        """Commit scores, all or none.
+
+        Raises:
+            RunError: one of them is there already (no key is scored twice), or the disk is full.
+        """
+        ready = list(scores)
+        with self._transaction():
+            for score in ready:
+                self._insert_score(score)
+
+    def missing(self, keys: Iterable[str], repeat: int, scorer: str) -> list[str]:
+        """Those of ``keys`` that ``scorer`` has not scored in ``repeat``: in their order, each once."""
+        query = "SELECT 1 FROM score WHERE key = ? AND repeat = ? AND scorer = ?"
+        with self._errors_that_teach():
+            return [
+                key
+                for key in dict.fromkeys(keys)
+                if self._database.execute(query, (key, repeat, scorer)).fetchone() is None
+            ]
+
+    def scores(self, keys: Iterable[str] | None = None) -> Iterator[Score]:
+        """Yield the scores of ``keys``, or of all keys, ordered by key, repeat and scorer."""
+        with self._errors_that_teach():
+            if keys is None:
+                yield from map(_score, self._database.execute(f"{_SELECT_SCORES} ORDER BY key, repeat, scorer"))
+                return
+            query = f"{_SELECT_SCORES} WHERE key = ? ORDER BY repeat, scorer"
+            for key in sorted(set(keys)):
+                yield from map(_score, self._database.execute(query, (key,)))
+
+    def add_candidates(self, candidates: Iterable[Candidate]) -> None:
+        """Commit candidates, all or none; those that are there already, unchanged, are passed over.
+
+        Raises:
+            RunError: another candidate holds the same position, or the disk is full.
+        """
+        ready = list(candidates)
+        with self._transaction():
+            for candidate in ready:
+                self._insert_candidate(candidate)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the candidates in the order in which they were asked."""
+        with self._errors_that_teach():
+            for row in self._database.execute("SELECT * FROM candidate ORDER BY position"):
+                yield Candidate(*row)
+
+    def _lock(self) -> None:
+        """Take the file for this process until it closes it or dies, so that two live runs never share a store."""
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("COMMIT")
+
+    def _create_or_check(self, fingerprint: Mapping[str, object]) -> None:
+        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
+            self._create(fingerprint)
+        elif not tables >= {"meta", "candidate", "score"}:
+            raise RunError(f"{self.path} {_NOT_A_STORE}: it is a database of another program.")
+        meta = dict(self._database.execute("SELECT name, value FROM meta"))
+        if meta.get("schema_version") != str(SCHEMA_VERSION):
+            raise RunError(
+                f"{self.path} has schema version {meta.get('schema_version')}, this program writes {SCHEMA_VERSION}; "
+                "continue the run with the version that began it, or choose another --out."
+            )
+        self._check_fingerprint(json.loads(meta["fingerprint"]), json.loads(json_text(fingerprint)))
+
+    def _create(self, fingerprint: Mapping[str, object]) -> None:
+        meta = {"schema_version": str(SCHEMA_VERSION), "fingerprint": json_text(fingerprint)}
+        with self._transaction():
+            for statement in _TABLES:
+                self._database.execute(statement)
+            self._database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+
+    def _check_fingerprint(self, there: dict[str, object], here: dict[str, object]) -> None:
+        differences = [
+            f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
+            for name in sorted(there.keys() | here.keys())
+            if _shown(there, name) != _shown(here, name)
+        ]
+        if differences:
+            raise RunError(
+                f"{self.path} holds another run: {'; '.join(differences)}. "
+                f"Choose another --out, or delete {self.path.parent} to start afresh."
+            )
+
+    def _insert_score(self, score: Score) -> None:
+        values = json_text({name: float(value) for name, value in score.values.items()})
+        row = (score.key, score.repeat, score.scorer, values, score.status, score.reason, score.seconds)
+        try:
+            self._database.execute("INSERT INTO score VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError as error:
+            raise RunError(
+                f"key {score.key!r} already has a score of {score.scorer!r} in repeat {score.repeat}; "
+                "a key is scored once: ask missing() first."
+            ) from error
+
+    def _insert_candidate(self, candidate: Candidate) -> None:
+        statement = "INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (position) DO NOTHING"
+        if self._database.execute(statement, astuple(candidate)).rowcount:
+            return
+        query = "SELECT * FROM candidate WHERE position = ?"
+        there = Candidate(*self._database.execute(query, (candidate.position,)).fetchone())
+        if there != candidate:
+            raise RunError(
+                f"{self.path} has {there.arch} as candidate {there.position}, this search asks {candidate.arch}: "
+                "it was begun by another version or search space. Choose another --out."
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors_that_teach(), self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def _errors_that_teach(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{self.path} {_NOT_WRITABLE} ({error.strerror}).") from error
+        except sqlite3.Error as error:
+            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+            if advice is None:
+                raise
+            raise RunError(f"{self.path} {advice} (SQLite: {error}).") from error
+
+
+def _score(row: tuple[str, int, str, str, str, str, float]) -> Score:
+    key, repeat, scorer, values, status, reason, seconds = row
+    metrics = {name: float(value) for name, value in json.loads(values).items()}
+    return Score(key, repeat, scorer, metrics, status, reason, seconds)
+
+
+def _shown(fingerprint: dict[str, object], name: str) -> str:
+    return json.dumps(fingerprint[name], sort_keys=True) if name in fingerprint else "absent"

@@ -1,0 +1,37 @@
+import torch
+
+from metantk_nas.learners.base import meta_parameters
+from metantk_nas.learners.protonet import ProtoNet, prototype_logits
+from tests.contracts.learner import LearnerContract, make_model
+
+
+class TestProtoNet(LearnerContract):
+    name = "protonet"
+
+
+def test_logits_equal_the_linear_form() -> None:
+    """−‖q − c‖² = 2 c·q − ‖c‖² − ‖q‖², and the last term is the same for all classes (Snell et al., section 2.4)."""
+    generator = torch.Generator().manual_seed(0)
+    support, query = (torch.randn(n, 7, generator=generator, dtype=torch.float64) for n in (12, 9))
+    labels = torch.tensor([0, 2, 1, 1, 2, 0, 0, 2, 2, 1, 0, 2])
+    prototypes = torch.stack([support[labels == k].mean(0) for k in range(3)])
+    linear = 2 * query @ prototypes.T - prototypes.square().sum(1)
+    logits = prototype_logits(support, labels, query, 3)
+    torch.testing.assert_close(logits, linear - query.square().sum(1, keepdim=True))
+    torch.testing.assert_close(logits.log_softmax(1), linear.log_softmax(1))
+
+
+def test_the_head_is_not_learnt() -> None:
+    learner = ProtoNet()
+    names = meta_parameters(learner, make_model(learner)).keys()
+    assert names
+    assert not any("head" in name for name in names)
+
+
+def test_a_query_image_is_judged_by_itself() -> None:
+    """With running statistics a prediction does not depend on the other query images."""
+    learner = ProtoNet()
+    model = make_model(learner).eval()
+    images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    predictor = learner.adapt(model, meta_parameters(learner, model), images[:5], torch.arange(5), 5)
+    torch.testing.assert_close(predictor(images[5:])[:1], predictor(images[5:6]), rtol=1e-4, atol=1e-4)
