@@ -8,7 +8,10 @@ from torch import Tensor
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import UsageError
-from metantk_nas.evaluation import Evaluation, accuracy, evaluate
+from metantk_nas.evaluation import Evaluation, accuracy, evaluate, remembered_features
+from metantk_nas.learners.base import bind
+from metantk_nas.learners.registry import make_learner
+from tests.contracts.learner import episodes, make_model
 
 
 def episode(index: int) -> Episode:
@@ -53,6 +56,30 @@ def test_progress_is_told_and_no_gradient_is_kept() -> None:
     evaluate(watching, episode, 3, on_episode=seen.append)
     assert seen == [1, 2, 3]
     assert not any(grads)
+
+
+@pytest.mark.parametrize("name", ["protonet", "kernel", "rfs"])
+def test_remembered_features_change_nothing_but_the_work(name: str) -> None:
+    learner = make_learner(name)
+    model = make_model(learner).eval()
+    plain = evaluate(bind(learner, model), episodes("novel"), 30)
+    rows_seen: list[int] = []
+    model.network.blocks.register_forward_hook(lambda module, inputs, output: rows_seen.append(len(output)))
+    with remembered_features(model.network):
+        remembered = evaluate(bind(learner, model), episodes("novel"), 30)
+    assert sum(rows_seen) <= 10 * 12  # every novel image at most once, of 30 * 30 asked for
+    np.testing.assert_array_equal(remembered.accuracies, plain.accuracies)
+
+
+def test_a_network_forgets_when_the_context_ends() -> None:
+    network = make_model(make_learner("protonet")).eval().network
+    images = episodes("novel")(0).query_images
+    with remembered_features(network):
+        before = network.features(images)
+    for parameter in network.parameters():
+        parameter.data.mul_(2)
+    assert "features" not in vars(network)
+    assert not torch.allclose(network.features(images), before)
 
 
 def test_accuracy_of_logits() -> None:

@@ -87,9 +87,11 @@ class FewShotDataset:
         Returns:
             float32 ``[image, channel, height, width]``.
         """
-        mean, std = (255 * torch.tensor(value).view(1, -1, 1, 1) for value in (self.mean, self.std))
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).div_(std)
+        mean, std = (255 * np.array(value, np.float32).reshape(-1, 1, 1) for value in (self.mean, self.std))
+        pixels = images.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        pixels -= mean
+        pixels /= std
+        return torch.from_numpy(pixels)
 
 
 def make_dataset(

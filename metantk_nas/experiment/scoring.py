@@ -16,8 +16,8 @@ from metantk_nas.networks.build import build_network
 from metantk_nas.report.html import write_report
 from metantk_nas.results import Ranking, make_ranking, read_json, write_json
 from metantk_nas.scorers.base import AbstractScorer
-from metantk_nas.search.base import SearchProblem
-from metantk_nas.search.registry import make_searcher
+from metantk_nas.searchers.base import SearchProblem
+from metantk_nas.searchers.registry import make_searcher
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 from metantk_nas.store import Candidate, ScoreStore

@@ -8,6 +8,7 @@ those: ``evaluation.csv``, ``curves/<name>.csv`` and the trained learner ``model
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.episode import EpisodeSampler
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import RunError
-from metantk_nas.evaluation import Evaluation, evaluate
+from metantk_nas.evaluation import Evaluation, evaluate, remembered_features
 from metantk_nas.experiment.scoring import load_ranking, read_spec, refuse_foreign
 from metantk_nas.experiment.spec import SearchSpec, TrainSpec
 from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
@@ -187,13 +188,14 @@ def _train_one(
     )
     trained = TrainedLearner(learner, model, network, dataset.mean, dataset.std)
     save_learner(trained, folder / "model.pt")
-    judged = evaluate(
-        bind(learner, model),
-        _sampler(dataset, "novel", spec, spec.eval_query),
-        spec.eval_episodes,
-        device=device,
-        on_episode=progress and (lambda done: progress(f"evaluating {entrant.title}", done, spec.eval_episodes)),
-    )
+    with remembered_features(model.network) if learner.norm == "batch" else nullcontext():
+        judged = evaluate(
+            bind(learner, model),
+            _sampler(dataset, "novel", spec, spec.eval_query),
+            spec.eval_episodes,
+            device=device,
+            on_episode=progress and (lambda done: progress(f"evaluating {entrant.title}", done, spec.eval_episodes)),
+        )
     params = sum(parameter.numel() for parameter in model.network.parameters())
     write_json(folder / "evaluation.json", _row(entrant, spec, judged, last=curve[-1], params=params))
 

@@ -43,7 +43,7 @@ class Grams:
     Args:
         ntk: NTK over all chosen parameters, ``[candidate, row, row]``, float64.
         head: share of the last linear layer alone, the empirical NNGP kernel times the number of
-            outputs when the logits are summed; same shape.
+            outputs; same shape.
     """
 
     ntk: Tensor
@@ -75,7 +75,7 @@ def layerwise_grams(
         parameters: which parameters count; weights only where absent.
 
     Raises:
-        UsageError: the network mixes rows, or holds weights for which there is no rule.
+        UsageError: the network mixes rows, runs a layer twice, or holds weights for which there is no rule.
     """
     check_rows_independent(network)
     shape = (n_candidates, len(rows), len(rows))
@@ -98,6 +98,12 @@ def ntk(network: nn.Module, rows: Tensor, *, head: nn.Module, output_reduction: 
     return layerwise_grams(network, network, rows, head=head, output_reduction=output_reduction).ntk[0]
 
 
+COVERED = frozenset({*WEIGHT_RULES, *NORM_RULES})
+"""Types of layers whose parameters have rules."""
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 class _Tape:
     """Turns each layer's input and output gradient into its share of the Gram matrices during the backward pass."""
 
@@ -106,16 +112,17 @@ class _Tape:
     ) -> None:
         self.grams, self.head, self.users, self.parameters = grams, head, users, parameters
         self.sources: list[Tensor] = []
+        self.seen: set[nn.Module] = set()
         self.last = True
 
     @contextmanager
     def recording(self, network: nn.Module) -> Iterator[None]:
-        """Watch every layer of ``network`` that has chosen parameters."""
+        """Watch every layer of ``network`` that has parameters."""
         handles: list[RemovableHandle] = []
         try:
             for layer in network.modules():
-                if rules := self.parameters.rules(layer):
-                    handles.append(layer.register_forward_hook(self._watcher(rules)))
+                if type(layer) in COVERED:
+                    handles.append(layer.register_forward_hook(self._watcher(self.parameters.rules(layer))))
             yield
         finally:
             for handle in handles:
@@ -123,8 +130,11 @@ class _Tape:
 
     def _watcher(self, rules: tuple[Rule, ...]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def watch(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            if layer in self.seen:
+                raise UsageError(f"{layer} runs twice in one forward pass; expected a layer of its own for each use.")
+            self.seen.add(layer)
             if not args[0].requires_grad:  # features that do not depend on the rows still have weights behind them
-                self.sources.append(output if output.requires_grad else output.requires_grad_())
+                self.sources.append(output.requires_grad_())
             kept = [args[0].detach()]
 
             def receive(grads: Tensor) -> None:
@@ -132,7 +142,8 @@ class _Tape:
                 with torch.no_grad():
                     self._add(layer, rules, inputs, grads)
 
-            output.register_hook(receive)
+            if rules:
+                output.register_hook(receive)
 
         return watch
 
@@ -154,15 +165,19 @@ def check_rows_independent(network: nn.Module) -> None:
     Raises:
         UsageError: names the module.
     """
-    covered = {*WEIGHT_RULES, *NORM_RULES}
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d) and (module.training or not module.track_running_stats):
+        if isinstance(module, BATCH_NORMS) and (module.training or not module.track_running_stats):
             raise UsageError(
                 f"module {name!r} normalises over the batch, so rows see each other and have no kernel of their own; "
                 "expected group normalisation, or batch normalisation in evaluation mode (network.eval())."
             )
-        if type(module) not in covered and next(module.parameters(recurse=False), None) is not None:
+        if type(module) not in COVERED and next(module.parameters(recurse=False), None) is not None:
             raise UsageError(
                 f"module {name!r} of type {type(module).__name__} has weights that the kernel cannot see; "
-                f"expected {', '.join(sorted(kind.__name__ for kind in covered))}."
+                f"expected {', '.join(sorted(kind.__name__ for kind in COVERED))}."
+            )
+        if isinstance(module, nn.Conv2d) and (module.padding_mode != "zeros" or isinstance(module.padding, str)):
+            raise UsageError(
+                f"convolution {name!r} pads by {module.padding!r} in mode {module.padding_mode!r}; "
+                "expected zeros, by a number of pixels."
             )

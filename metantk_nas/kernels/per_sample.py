@@ -32,12 +32,15 @@ def conv_weight(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
     if depthwise:
         parts = [(grads * patch).sum(dim=(2, 3)) for patch in _shifted(layer, inputs, grads)]
         return torch.cat(parts, dim=1)
-    by_group = grads.unflatten(1, (layer.groups, -1)).flatten(3)
-    parts = [
-        (by_group @ patch.unflatten(1, (layer.groups, -1)).flatten(3).transpose(2, 3)).flatten(1)
-        for patch in _shifted(layer, inputs, grads)
-    ]
+    by_group = _by_group(grads, layer.groups).mT
+    parts = [(by_group @ _by_group(patch, layer.groups)).flatten(1) for patch in _shifted(layer, inputs, grads)]
     return torch.cat(parts, dim=1)
+
+
+def _by_group(images: Tensor, n_groups: int) -> Tensor:
+    """View ``[row, channel, height, width]`` as ``[row, group, pixel, channel in group]``."""
+    pixels = images.movedim(1, -1).flatten(1, 2)
+    return pixels.unflatten(-1, (n_groups, -1)).transpose(1, 2)
 
 
 def _shifted(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Iterator[Tensor]:

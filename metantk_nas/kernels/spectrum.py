@@ -77,9 +77,9 @@ def _verdict(eigenvalues: list[float], threshold: float) -> tuple[str, str]:
     """Judge one ascending spectrum."""
     smallest, largest = eigenvalues[0], eigenvalues[-1]
     if smallest != smallest:  # noqa: PLR0124 - NaN is the one value that differs from itself
-        return "not_finite", "the kernel holds NaN or infinite entries"
+        return "not_finite", "entries are NaN or infinite"
     if largest <= 0:
-        return "no_signal", "the kernel is zero: no path from input to output, or nothing to train on it"
+        return "no_signal", "all zero: no path from input to output, or nothing to train on it"
     if smallest <= threshold * largest:
         return "singular", (
             f"smallest eigenvalue {smallest:.3g} is zero to working precision (largest {largest:.3g}): "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -136,6 +137,11 @@ def bind(learner: AbstractLearner, model: MetaModel) -> Adapt:
 def n_outputs(learner: AbstractLearner, *, n_way: int, n_base_classes: int) -> int:
     """Return how many outputs the network's head must have for this learner."""
     return n_base_classes if learner.head == "base_classes" else n_way
+
+
+def one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:
+    """Return ``[row, n_way]``, 1 at each label, in the dtype of ``like``; torch's own does not run under vmap."""
+    return (labels[:, None] == torch.arange(n_way, device=labels.device)).to(like.dtype)
 
 
 def check_head(model: MetaModel, n_way: int) -> None:

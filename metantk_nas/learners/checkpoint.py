@@ -2,7 +2,6 @@
 
 import csv
 import os
-import pickle
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -99,8 +98,9 @@ def load_safely(path: Path, what: str, keys: Sequence[str]) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path} is not {what} that can be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever bytes a stranger sent, the unpickler fails in its own way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RunError(f"{path} is not {what} that can be read: {reason}") from error
     missing = [key for key in keys if key not in content] if isinstance(content, dict) else list(keys)
     if missing:
         raise RunError(f"{path} is not {what}: it lacks {', '.join(missing)}.")

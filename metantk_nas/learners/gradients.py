@@ -9,7 +9,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import cosine_similarity
 
 from metantk_nas.episodes.episode import Episode, stack_episodes
-from metantk_nas.errors import unknown_name
+from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.learners.base import AbstractLearner, MetaModel, Parameters
 
 TaskWeighting = Literal["none", "agreement"]
@@ -47,8 +47,13 @@ def meta_gradients(
         vectorise: run all episodes together under ``torch.func.vmap``: fewer and larger operations, which
             pays on a GPU. On a CPU a loop is faster: Conv-4, 28 pixels, 8 episodes of 5 + 25 images, second
             order, one core: 44 ms an episode against 74 ms. Not possible where normalisation keeps running
-            statistics (``learner.norm == "batch"``).
+            statistics.
+
+    Raises:
+        UsageError: ``vectorise`` with a learner whose ``norm`` is ``"batch"``.
     """
+    if vectorise and learner.norm == "batch":
+        raise UsageError(f"episodes of {learner} cannot run together: its normalisation keeps running statistics.")
     run = _vectorised if vectorise else _one_by_one
     return run(learner, model, parameters, episodes)
 

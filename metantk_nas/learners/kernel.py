@@ -1,14 +1,13 @@
 """Adaptation in function space: the inner loop has a closed form."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import unknown_name
@@ -20,6 +19,7 @@ from metantk_nas.learners.base import (
     Parameters,
     Predictor,
     check_head,
+    one_hot,
     outputs,
 )
 from metantk_nas.networks.norms import NormKind
@@ -49,8 +49,6 @@ class Kernel(AbstractLearner):
     kernel: Literal["feature", "ntk"] = "feature"
     inner_reg: float = 0.1
     inner_time: float = math.inf
-
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 4}
 
     def __post_init__(self) -> None:
         if self.kernel not in ("feature", "ntk"):
@@ -94,7 +92,7 @@ class Kernel(AbstractLearner):
         return Rows(torch.cat([features, torch.ones_like(features[:, :1])], dim=1), logits)
 
     def _adapted_logits(self, parameters: Parameters, support: "Rows", labels: Tensor, query: "Rows") -> Tensor:
-        targets = one_hot(labels, support.logits.shape[1]).to(support.logits.dtype)
+        targets = one_hot(labels, support.logits.shape[1], like=support.logits)
         k_ss, k_qs = support.lifted @ support.lifted.mT, query.lifted @ support.lifted.mT
         unit = k_ss.diagonal().mean()
         smoother = kernel_smoother(k_qs / unit, k_ss / unit, inner_time=self.inner_time, inner_reg=self.inner_reg)

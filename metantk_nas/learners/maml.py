@@ -41,7 +41,7 @@ class Maml(AbstractLearner):
     inner_steps: int = 1
     inner_steps_test: int = 3
 
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 4}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"outer_lr": 3e-3}
 
     @property
     def norm(self) -> NormKind:

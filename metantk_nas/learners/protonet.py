@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, outputs
+from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, one_hot, outputs
 from metantk_nas.networks.norms import NormKind
 
 
@@ -23,7 +23,7 @@ class ProtoNet(AbstractLearner):
     """
 
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "schedule": "cosine"}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1}
 
     @property
     def norm(self) -> NormKind:
@@ -63,6 +63,6 @@ def prototype_logits(support: Tensor, support_labels: Tensor, query: Tensor, n_w
     Returns:
         ``[query, n_way]``.
     """
-    members = one_hot(support_labels, n_way).to(support.dtype)
+    members = one_hot(support_labels, n_way, like=support)
     prototypes = (members.mT @ support) / members.sum(0)[:, None]
     return -(query[:, None] - prototypes).square().sum(-1)

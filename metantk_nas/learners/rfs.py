@@ -43,7 +43,6 @@ class Rfs(AbstractLearner):
         "optimiser": "sgd",
         "outer_lr": 0.05,
         "weight_decay": 5e-4,
-        "schedule": "cosine",
         "drop_path_prob": 0.2,
     }
 

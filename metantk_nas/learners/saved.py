@@ -114,7 +114,7 @@ def load_learner(path: Path, *, device: torch.device | str = "cpu") -> TrainedLe
         model.load_state_dict(content["weights"])
         mean, std = tuple(content["mean"]), tuple(content["std"])
     except (UsageError, TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} is not a trained learner of this version: {error}") from error
+        raise RunError(f"{path} is not a trained learner of this version: {' '.join(str(error).split())}") from error
     return TrainedLearner(learner, model.to(device).eval(), network, mean, std)
 
 

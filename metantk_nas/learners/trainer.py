@@ -36,7 +36,7 @@ class TrainSettings:
         optimiser: ``"adam"``, or ``"sgd"`` with momentum 0.9.
         outer_lr: β, the initial outer learning rate.
         weight_decay: L2 penalty on all meta-parameters.
-        schedule: ``"constant"``, or ``"cosine"``: half a cosine from ``outer_lr`` to 0 over the budget.
+        schedule: ``"cosine"``, half a cosine from ``outer_lr`` to 0 over the budget; or ``"constant"``.
         drop_path_prob: final drop-path probability; it grows linearly from 0 over the budget.
         task_weighting: see `metantk_nas.learners.gradients.task_weights`.
         weighting_temperature: T of the task weighting.
@@ -56,7 +56,7 @@ class TrainSettings:
     optimiser: Literal["adam", "sgd"] = "adam"
     outer_lr: float = 1e-3
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "cosine"
     drop_path_prob: float = 0.0
     task_weighting: TaskWeighting = "none"
     weighting_temperature: float = 0.1

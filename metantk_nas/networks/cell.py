@@ -123,9 +123,7 @@ class Cell(nn.Module):
             if len(users) == routing.n_candidates:
                 everybody.append(self._run(choice, states[source]))
             else:
-                by_candidate: Tensor = states[source].unflatten(0, (routing.n_candidates, -1))
-                rows = by_candidate.index_select(0, _index(users, by_candidate)).flatten(0, 1)
-                some.append((users, self._run(choice, rows)))
+                some.append((users, self._run(choice, _select(states[source], users, routing))))
         if not some and everybody:
             return sum(everybody[1:], start=everybody[0])
         return sum(everybody, start=self._scatter(some, states[0], routing))
@@ -139,13 +137,13 @@ class Cell(nn.Module):
     def _scatter(self, parts: Sequence[tuple[tuple[int, ...], Tensor]], like: Tensor, routing: Routing) -> Tensor:
         """Add each part to the rows of its users; candidates without a part stay zero."""
         height, width = (-(-size // self.stride) for size in like.shape[-2:])
+        if not parts:  # channels first: PyTorch 2.13 crashes in GroupNorm's backward over a channels-last constant
+            return like.new_zeros(like.shape[0], self.channels, height, width)
         n_rows = like.shape[0] // routing.n_candidates
-        total = like.new_zeros(routing.n_candidates, n_rows, self.channels, height, width)
-        if not parts:
-            return total.flatten(0, 1)
+        total = like.new_zeros(routing.n_candidates, n_rows, height, width, self.channels)
         users = [user for part_users, _ in parts for user in part_users]
-        values = torch.cat([part.unflatten(0, (len(part_users), -1)) for part_users, part in parts])
-        return total.index_add(0, _index(users, like), values).flatten(0, 1)
+        values = torch.cat([_split(part, len(part_users)) for part_users, part in parts])
+        return _join(total.index_add(0, _index(users, like), values))
 
 
 def drop_path(images: Tensor, probability: float) -> Tensor:
@@ -156,6 +154,24 @@ def drop_path(images: Tensor, probability: float) -> Tensor:
 
 def _name(choice: Choice) -> str:
     return "_".join(map(str, choice))
+
+
+def _select(state: Tensor, users: Sequence[int], routing: Routing) -> Tensor:
+    """Take the rows of some candidates."""
+    return _join(_split(state, routing.n_candidates).index_select(0, _index(users, state)))
+
+
+def _split(state: Tensor, n_candidates: int) -> Tensor:
+    """View ``[candidate * row, channel, height, width]`` as ``[candidate, row, height, width, channel]``.
+
+    Channels are last in memory too, where convolutions are fastest on a CPU.
+    """
+    return state.movedim(1, -1).unflatten(0, (n_candidates, -1))
+
+
+def _join(state: Tensor) -> Tensor:
+    """Undo `_split`."""
+    return state.flatten(0, 1).movedim(-1, 1)
 
 
 def _index(users: Sequence[int], like: Tensor) -> Tensor:

@@ -59,10 +59,11 @@ class KernelScorer(AbstractScorer):
         decompose = partial(spectra, compute_dtype=self._setup.dtype)
         meta = decompose(metantk(grams.ntk, base, rows.layout, **inner))
         loss = adaptation_loss(base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner)
-        columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", decompose(grams.ntk))}
+        plain = decompose(grams.ntk)
+        columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", plain)}
         table = {name: values.tolist() for name, values in columns.items()}
         return [
-            Finding({name: values[i] for name, values in table.items()}, meta.status[i], meta.reason[i])
+            Finding({name: values[i] for name, values in table.items()}, *_verdict(meta, plain, i))
             for i in range(len(genotypes))
         ]
 
@@ -79,6 +80,14 @@ class KernelScorer(AbstractScorer):
             users=dict(network.users(chunk)),
             output_reduction=self._setup.kernel.output_reduction,
         )
+
+
+def _verdict(meta: Spectra, plain: Spectra, candidate: int) -> tuple[str, str]:
+    """Status and reason of a candidate: both of its kernels must be in order."""
+    for kernel, found in (("NTK", plain), ("MetaNTK", meta)):
+        if found.status[candidate] != "ok":
+            return found.status[candidate], f"{kernel}: {found.reason[candidate]}"
+    return "ok", ""
 
 
 def _columns(prefix: str, found: Spectra) -> dict[str, Tensor]:

@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 from metantk_nas.episodes.dataset import FewShotDataset
-from metantk_nas.episodes.episode import EpisodeSampler, kernel_rows
+from metantk_nas.episodes.episode import Episode, EpisodeSampler, kernel_rows
 from metantk_nas.errors import UsageError
 from metantk_nas.networks.build import build_shared
 from metantk_nas.networks.network import CellNetwork
 from metantk_nas.rng import child_seed
 from metantk_nas.spaces.space import Space
 from metantk_nas.types import Adaptation, EpisodeLayout, OutputReduction
+
+
+MAX_REDRAWS = 20
+"""How often an episode that shares an image with another is drawn again."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,35 @@ class ScoringSetup:
     def rows(self, repeat: int) -> Rows:
         """Episodes of one repeat as kernel rows, drawn once."""
         if repeat not in self._rows:
-            images, layout, labels = kernel_rows(
-                self._sampler().batch(repeat * self.kernel.n_episodes, self.kernel.n_episodes)
-            )
+            images, layout, labels = kernel_rows(self._episodes(repeat))
             images = images.to(self.device, self.dtype)
             self._rows[repeat] = Rows(images, layout, labels.support.to(self.device), labels.query.to(self.device))
         return self._rows[repeat]
 
-    def _sampler(self) -> EpisodeSampler:
+    def _episodes(self, repeat: int) -> list[Episode]:
+        """Draw one repeat's episodes.
+
+        Two episodes may draw the same image, and a kernel with two equal rows is singular whatever the
+        network; such an episode is drawn again, `MAX_REDRAWS` times at most (a tiny data set may have no
+        images to spare; then the candidates' status says so).
+        """
         k = self.kernel
-        return EpisodeSampler(
-            self.dataset, "base", n_way=k.n_way, n_shot=k.n_shot, n_query=k.n_query, seed=self.seed, name="score"
+        sampler = EpisodeSampler(
+            self.dataset,
+            "base",
+            n_way=k.n_way,
+            n_shot=k.n_shot,
+            n_query=k.n_query,
+            seed=child_seed(self.seed, "repeat", repeat),
+            name="score",
         )
+        drawn: list[Episode] = []
+        index = 0
+        while len(drawn) < k.n_episodes:
+            with_next = [*drawn, sampler(index)]
+            images, _, _ = kernel_rows(with_next)
+            n_redraws = index - len(drawn)
+            if n_redraws == MAX_REDRAWS or len(images.unique(dim=0)) == len(images):
+                drawn = with_next
+            index += 1
+        return drawn

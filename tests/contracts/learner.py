@@ -98,7 +98,14 @@ class LearnerContract:
         return make_learner(self.name, **self.settings)
 
     def train_settings(self, **settings: Any) -> TrainSettings:
-        defaults = {"train_budget": self.n_train, "n_validation_episodes": 4, "patience": None, "drop_path_prob": 0.0}
+        defaults = {
+            "train_budget": self.n_train,
+            "validate_every": 10,
+            "n_validation_episodes": 4,
+            "patience": None,
+            "drop_path_prob": 0.0,
+            "schedule": "constant",
+        }
         return make_train_settings(self.name, **{**defaults, **settings})
 
     def trained(self, **settings: Any) -> tuple[MetaModel, list[Any]]:

@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 
 from metantk_nas.errors import UsageError
-from metantk_nas.search.base import SearchProblem
-from metantk_nas.search.registry import make_searcher
+from metantk_nas.searchers.base import SearchProblem
+from metantk_nas.searchers.registry import make_searcher
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
 

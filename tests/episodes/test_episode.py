@@ -35,6 +35,15 @@ def test_seed_name_and_split_each_give_other_episodes(dataset: FewShotDataset) -
     assert len(digests) == 4
 
 
+def test_splits_of_equal_shape_are_not_drawn_alike(dataset: FewShotDataset) -> None:
+    """Else the n-th novel episode would mirror the n-th validation episode."""
+    validation, novel = (
+        [name.removeprefix(split) for episode in sampler(dataset, split).batch(0, 5) for name in episode.class_names]
+        for split in ("validation", "novel")
+    )
+    assert validation != novel
+
+
 def test_every_class_and_image_gets_its_turn(dataset: FewShotDataset) -> None:
     episodes = sampler(dataset, n_way=2, n_shot=1, n_query=1).batch(0, 400)
     names, counts = np.unique([name for episode in episodes for name in episode.class_names], return_counts=True)

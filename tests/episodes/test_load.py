@@ -57,6 +57,7 @@ def test_without_download_the_error_says_what_to_fetch_and_where_to_put_it(
         load_dataset(name, image_size=8, download=False)
     for error, folder in ((own, tmp_path / name), (default, user_cache_of_the_test / "data" / name)):
         message = str(error.value)
+        assert message.startswith(f"{name}: none of ")
         assert f"put it at {folder}" in message
         assert "Fetch https://" in message
         assert "--data-root" in message

@@ -82,5 +82,5 @@ def test_a_long_inner_time_approaches_infinity() -> None:
 
 
 def test_an_unknown_kernel_names_the_near_one() -> None:
-    with pytest.raises(UsageError, match="kernel 'features' not found.*Did you mean 'feature'"):
+    with pytest.raises(UsageError, match=r"kernel 'features' not found.*Did you mean 'feature'"):
         Kernel(kernel="features")  # type: ignore[arg-type]  # the point of the test

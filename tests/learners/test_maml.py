@@ -69,5 +69,5 @@ def test_testing_takes_its_own_number_of_steps() -> None:
 def test_another_number_of_classes_is_refused() -> None:
     learner = Maml()
     episode = episodes("novel")(0)
-    with pytest.raises(UsageError, match="trained for 5-way episodes and got 3 classes.*--n-way 3"):
+    with pytest.raises(UsageError, match=r"trained for 5-way episodes and got 3 classes.*--n-way 3"):
         learner.adapt(make_model(learner), {}, episode.support_images[:3], episode.support_labels[:3], 3)

@@ -64,7 +64,7 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(tmp_path: Path) ->
     content = torch.load(path, weights_only=True)
     content["network"]["n_outputs"] = 6
     torch.save(content, path)
-    with pytest.raises(RunError, match="not a trained learner of this version.*network.head.weight"):
+    with pytest.raises(RunError, match=r"not a trained learner of this version.*network.head.weight"):
         load_learner(path)
 
 

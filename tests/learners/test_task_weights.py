@@ -40,9 +40,9 @@ def test_an_unknown_weighting_names_the_near_one() -> None:
         task_weights({"w": torch.ones(2, 2)}, "agrement", temperature=1.0)  # type: ignore[arg-type]  # the point
 
 
-@pytest.mark.parametrize("name", ["maml", "anil"])
-def test_vectorised_gradients_equal_those_of_a_loop(name: str) -> None:
-    learner = make_learner(name)
+@pytest.mark.parametrize(("name", "extra"), [("maml", {}), ("anil", {}), ("kernel", {"kernel": "ntk"})])
+def test_vectorised_gradients_equal_those_of_a_loop(name: str, extra: dict[str, str]) -> None:
+    learner = make_learner(name, **extra)
     model = make_model(learner)
     batch = [episodes("base", n_query=2)(index) for index in range(3)]
     loop, together = (
@@ -54,12 +54,19 @@ def test_vectorised_gradients_equal_those_of_a_loop(name: str) -> None:
         torch.testing.assert_close(together.gradients[key], value, rtol=1e-3, atol=1e-4)
 
 
+def test_running_statistics_cannot_be_vectorised() -> None:
+    learner = make_learner("protonet")
+    model = make_model(learner)
+    with pytest.raises(UsageError, match="keeps running statistics"):
+        meta_gradients(learner, model, meta_parameters(learner, model), [episodes("base")(0)], vectorise=True)
+
+
 @pytest.mark.parametrize("settings", [{"task_weighting": "agreement"}, {"vectorise": True}])
 def test_the_trainer_uses_it(settings: dict[str, object]) -> None:
     learner = make_learner("anil")
     plain, other = make_model(learner), make_model(learner)
     for model, extra in ((plain, {}), (other, settings)):
-        run = make_train_settings("anil", train_budget=8, **extra)
+        run = make_train_settings("anil", train_budget=8, optimiser="sgd", outer_lr=0.01, **extra)
         train(learner, model, episodes("base"), None, run)
     same = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
     assert same is ("vectorise" in settings)

@@ -1,7 +1,7 @@
 import pytest
 
 from metantk_nas.errors import UsageError
-from metantk_nas.search.registry import SEARCHERS, make_searcher
+from metantk_nas.searchers.registry import SEARCHERS, make_searcher
 from tests.contracts.searcher import make_problem
 
 

@@ -6,7 +6,7 @@ from itertools import islice
 
 from metantk_nas.errors import UsageError
 from metantk_nas.rng import python_generator
-from metantk_nas.search.base import AbstractSearcher, SearchProblem, nothing_allowed
+from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, nothing_allowed
 from metantk_nas.spaces.genotype import Genotype
 
 MAX_ENUMERATED = 200_000

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from metantk_nas.errors import unknown_name
-from metantk_nas.search.base import AbstractSearcher, SearchProblem
-from metantk_nas.search.exhaustive import ExhaustiveSearcher
-from metantk_nas.search.random import RandomSearcher
+from metantk_nas.searchers.base import AbstractSearcher, SearchProblem
+from metantk_nas.searchers.exhaustive import ExhaustiveSearcher
+from metantk_nas.searchers.random import RandomSearcher
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 import pytest
 
 from metantk_nas.errors import UsageError
-from metantk_nas.search.exhaustive import ExhaustiveSearcher
-from metantk_nas.search.registry import make_searcher
+from metantk_nas.searchers.exhaustive import ExhaustiveSearcher
+from metantk_nas.searchers.registry import make_searcher
 from tests.contracts.searcher import SearcherContract, drive, make_problem
 
 

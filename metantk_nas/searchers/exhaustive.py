@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from metantk_nas.errors import UsageError
-from metantk_nas.search.base import AbstractSearcher, SearchProblem, nothing_allowed
+from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, nothing_allowed
 from metantk_nas.spaces.genotype import Genotype
 
 MAX_SIZE = 1_000_000
