@@ -274,5 +274,5 @@ def _draw(out: Path, table: pd.DataFrame) -> None:
     """Plot curves and accuracies of trainings that belong to no search."""
     curves = {path.stem: pd.read_csv(path) for path in sorted((out / "curves").glob("*.csv"))}
     (out / "plots").mkdir(exist_ok=True)
-    for plot in draw_plots(Tables(pd.DataFrame(), table, curves)):
+    for plot in draw_plots(Tables(evaluation=table, curves=curves)):
         (out / "plots" / f"{plot.name}.png").write_bytes(plot.light)

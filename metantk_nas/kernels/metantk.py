@@ -86,10 +86,10 @@ def adaptation_loss(
         ``[…]``, float64.
     """
     adapted = adaptation_map(base, layout, inner_time=inner_time, inner_reg=inner_reg)
-    predicted = adapted @ _centred_one_hot(support_labels.flatten(), n_way).to(base)
-    residual = predicted - _centred_one_hot(query_labels.flatten(), n_way).to(base)
+    predicted = adapted @ _centred_one_hot(support_labels.flatten(), n_way, base)
+    residual = predicted - _centred_one_hot(query_labels.flatten(), n_way, base)
     return residual.square().sum(dim=(-2, -1)) / layout.n_episodes
 
 
-def _centred_one_hot(labels: Tensor, n_way: int) -> Tensor:
-    return torch.nn.functional.one_hot(labels, n_way) - 1 / n_way
+def _centred_one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(labels, n_way).to(like) - 1 / n_way

@@ -45,12 +45,12 @@ class Tables:
     """What a run directory holds, as tables.
 
     Args:
-        ranking: rows of ``ranking.csv``, best first.
+        ranking: rows of ``ranking.csv``, best first; empty if nothing was searched.
         evaluation: rows of ``evaluation.csv``, empty if nothing was trained.
         curves: learning curves by file stem.
     """
 
-    ranking: pd.DataFrame
+    ranking: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["key", "status"]))
     evaluation: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 

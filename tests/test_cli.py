@@ -1,0 +1,121 @@
+"""The command line as a person meets it: lists, errors that teach, exit codes, JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from metantk_nas.cli import app
+from tests.small_search import SMALL, command
+
+
+def run(*words, **options):
+    return CliRunner().invoke(app, [str(word) for word in words], **options)
+
+
+def flags(**more):
+    return [text for name, value in {**SMALL, **more}.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["spaces"], ["darts_fewshot", "15,625"]),
+        (["spaces", "darts"], ["1,037,664,180", "1806.09055"]),
+        (["datasets"], ["glyphs", "omniglot", "cifar_fs", "folder"]),
+        (["learners"], ["maml", "anil", "kernel", "protonet", "rfs"]),
+        (["metrics"], ["condition_number", "naswot", "metantk-nas", "n_linear_regions"]),
+    ],
+)
+def test_lists_name_everything(words, expected, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    done = run(*words)
+    assert done.exit_code == 0
+    assert all(text in done.stdout for text in expected)
+    parsed = json.loads(run(*words, "--json").stdout)
+    assert len(parsed) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "--space", "dart"], "Did you mean 'darts'"),
+        (["search", "--data", "omniglott"], "Did you mean 'omniglot'"),
+        (["search", "--rank-by", "condition_nmber"], "Did you mean 'condition_number'"),
+        (["search", "--train-top", "1", "--learner", "protonett"], "Did you mean 'protonet'"),
+        (["search", "--train-top", "1", "--set", "inner_lr"], "expected NAME=VALUE"),
+        (["search", "--repeats", "0"], "--repeats is 0"),
+        (["search", "--device", "cuda:99"], "does not see"),
+        (["search", "--max-params", "many"], "200K or 2M"),
+        (["search", "--n-way", "61"], "60"),
+        (["search", "--searcher", "exhaustive", "--space", "darts"], "--searcher random"),
+        (["score", "|nor_conv_3x3~0|", "--space", "nas_bench_201"], "node"),
+        (["train"], "either the directory of a search or --arch"),
+        (["train", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["spaces", "./missing.toml"], "missing.toml"),
+        (["search", "--bugdet", "3"], "--budget"),
+    ],
+)
+def test_bad_input_teaches_and_exits_with_2(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    done = run(*words)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.rglob("ranking.csv"))
+
+
+def test_debug_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("search", "--space", "dart", "--debug")
+    assert done.exit_code == 1
+    assert "dart" in str(done.exception)
+
+
+def test_search_prints_the_best_and_where_everything_is(tmp_path):
+    out = tmp_path / "run"
+    done = run("search", *flags(out=out, budget=4))
+    assert done.exit_code == 0, done.output
+    assert "Best: |" in done.stdout
+    assert str(out / "ranking.csv") in done.stdout.replace("\n", "")
+    assert str(out / "report.html") in done.stdout.replace("\n", "")
+    assert run("report", out).exit_code == 0
+
+
+def test_json_goes_to_stdout_and_progress_to_stderr(tmp_path):
+    done = subprocess.run([*command(tmp_path / "run", budget=4), "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found["top"]) <= 4
+    assert found["top"][0]["rank"] == 1
+    assert "scoring" in done.stderr
+
+
+def test_score_reads_texts_files_and_stdin(tmp_path):
+    first = "|skip_connect~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|skip_connect~2|"
+    second = "|nor_conv_1x1~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|skip_connect~2|"
+    third = "|avg_pool_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|skip_connect~2|"
+    (tmp_path / "archs.txt").write_text(second + "\n\n")
+    options = flags()
+    options = options[: options.index("--budget")]
+    done = run("score", first, tmp_path / "archs.txt", "-", *options, "--json", input=third + "\n")
+    assert done.exit_code == 0, done.output
+    assert {row["arch"] for row in json.loads(done.stdout)} == {first, second, third}
+
+
+def test_train_of_one_architecture(tmp_path):
+    words = ["--arch", "conv4", "--data", "glyphs", "--image-size", 16, "--train-budget", 20, "--eval-episodes", 10]
+    done = run("train", *words, "--out", tmp_path / "run", "--json")
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["evaluation"][0]
+    assert row["arch"] == "conv4"
+    assert 0 <= row["accuracy"] <= 1
+    assert (tmp_path / "run" / "plots" / "learning_curves.png").exists()
+
+
+def test_python_m_works():
+    done = subprocess.run([sys.executable, "-m", "metantk_nas", "--help"], capture_output=True, text=True, check=True)
+    assert "search" in done.stdout
