@@ -100,7 +100,7 @@ Searcher = Annotated[
     str, typer.Option(help="How architectures are proposed: random, exhaustive.", rich_help_panel=SEARCH)
 ]
 Budget = Annotated[
-    int | None, typer.Option(help="Architectures to score. [default: 48, exhaustive: all]", rich_help_panel=SEARCH)
+    int | None, typer.Option(help="Architectures to score (48; exhaustive: all).", rich_help_panel=SEARCH)
 ]
 RankBy = Annotated[
     str, typer.Option(help="metantk, metantk-nas, or metrics: a,b,… (see `metrics`).", rich_help_panel=SEARCH)
@@ -117,14 +117,14 @@ MaxMacs = Annotated[
 Chunk = Annotated[
     int | None,
     typer.Option(
-        help="Candidates evaluated at once [default: by memory]. Results do not depend on it.", rich_help_panel=RUN
+        help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Directory of the run [default: results/<space>-<data>-seed<k>].", rich_help_panel=RUN),
+    typer.Option(help="Directory of the run (results/<space>-<data>-seed<k>).", rich_help_panel=RUN),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel=RUN)]
 Debug = Annotated[
@@ -133,13 +133,15 @@ Debug = Annotated[
 ]
 Learner = Annotated[str, typer.Option(help="Few-shot learner (see `learners`).", rich_help_panel=TRAIN)]
 TrainBudget = Annotated[
-    int | None, typer.Option(help="Training episodes [default: the learner's].", rich_help_panel=TRAIN)
+    int | None, typer.Option(help="Training episodes, or batches of images for rfs (1,000).", rich_help_panel=TRAIN)
 ]
 TrainQuery = Annotated[int, typer.Option(help="Query images per class while training.", rich_help_panel=TRAIN)]
 TaskWeighting = Annotated[
     str | None, typer.Option(help="How episodes of a meta-batch weigh: none, agreement.", rich_help_panel=TRAIN)
 ]
 EvalEpisodes = Annotated[int, typer.Option(help="Novel-class episodes to judge by.", rich_help_panel=TRAIN)]
+EvalQuery = Annotated[int, typer.Option(help="Query images per class of such an episode.", rich_help_panel=TRAIN)]
+BatchSize = Annotated[int, typer.Option(help="Images of a batch, for rfs.", rich_help_panel=TRAIN)]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -177,6 +179,8 @@ def search(
     task_weighting: TaskWeighting = None,
     train_query: TrainQuery = 5,
     eval_episodes: EvalEpisodes = 600,
+    eval_query: EvalQuery = 15,
+    batch_size: BatchSize = 64,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -230,7 +234,7 @@ def score(
     device: Device = "auto",
     chunk: Chunk = None,
     out: Annotated[
-        Path | None, typer.Option(help="Keep the scores here [default: nowhere].", rich_help_panel=RUN)
+        Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=RUN)
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -270,6 +274,8 @@ def train(
     task_weighting: TaskWeighting = None,
     train_query: TrainQuery = 5,
     eval_episodes: EvalEpisodes = 600,
+    eval_query: EvalQuery = 15,
+    batch_size: BatchSize = 64,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -29,7 +29,8 @@ class TrainSettings:
     """Settings of the outer loop; a learner's ``train_defaults`` replace these defaults.
 
     Args:
-        train_budget: episodes to train on; batches of images for learners that train on images.
+        train_budget: episodes to train on; batches of images for learners that train on images. The default
+            gives a quick verdict on a CPU; papers train on ten times as many and more.
         max_seconds: stop at the next step after this time, interruptions not counted; None for no limit. A run
             that a time limit ends is not reproducible.
         meta_batch_size: episodes per outer step.
@@ -50,7 +51,7 @@ class TrainSettings:
         UsageError: a number is out of range.
     """
 
-    train_budget: int = 10_000
+    train_budget: int = 1_000
     max_seconds: float | None = None
     meta_batch_size: int = 4
     optimiser: Literal["adam", "sgd"] = "adam"

@@ -67,7 +67,9 @@ def _cell_network(
     """Build a network that holds the operations of one genotype alone; its weights are not drawn yet."""
     if space is None:
         raise GenotypeError(f"architecture {arch!r} needs a search space; expected --space NAME, or --arch {CONV4}.")
-    own = route(space, [space.parse(arch) if isinstance(arch, str) else arch])
+    genotype = space.parse(arch) if isinstance(arch, str) else arch
+    space.check(genotype)
+    own = route(space, [genotype])
     choices = {cell_type: list(routing.users) for cell_type, routing in own.items()}
     return CellNetwork(space, choices, n_outputs=n_outputs, in_channels=in_channels, norm=norm, default_route=own)
 
@@ -143,5 +145,6 @@ class ArchNetwork(nn.Module):
 def resize(space: Space, *, init_channels: int | None = None, n_cells: int | None = None) -> Space:
     """Return the space with a skeleton of another width or depth; ``None`` keeps what it has."""
     skeleton = space.skeleton
-    width, depth = init_channels or skeleton.init_channels, n_cells or skeleton.n_cells
+    width = skeleton.init_channels if init_channels is None else init_channels
+    depth = skeleton.n_cells if n_cells is None else n_cells
     return replace(space, skeleton=replace(skeleton, init_channels=width, n_cells=depth))

@@ -62,7 +62,7 @@ class CostModel:
         for cell_type in self.space.cell_types:
             for node, edges in enumerate(genotype.cell(cell_type)):
                 for op, source in edges:
-                    cost += self._tables.get((cell_type, node, source, op), FREE)
+                    cost += FREE if op == "none" else self._tables[cell_type, node, source, op]
         return cost
 
     @cached_property

@@ -11,7 +11,7 @@ def initialise(network: nn.Module, seed: int, *, kaiming_head: bool) -> None:
 
     Convolutions: Kaiming-normal, fan-out (He et al., ICCV 2015, arXiv 1502.01852). Biases zero,
     normalisation at its identity. Each weight has its own stream, named by the seed and the
-    parameter's name, so a candidate's weights are the same alone and in a chunk.
+    name of its layer, so a candidate's weights are the same alone and in a chunk.
 
     Args:
         network: modules are visited by name; buffers of normalisation layers are reset.

@@ -19,7 +19,8 @@ def make_norm(norm: NormKind, channels: int, *, affine: bool = True) -> nn.Modul
             ``"batch_stats"`` always uses the statistics of the images at hand, support or query,
             which makes predictions transductive (as in the code of MAML, arXiv 1703.03400);
             ``"group"`` is ``GroupNorm(min(16, C), C)``, which keeps rows independent (the scoring
-            network of MetaNTK-NAS, arXiv 2203.09137); ``"none"`` is the identity.
+            network of MetaNTK-NAS, arXiv 2203.09137; where 16 does not divide C, the largest number of
+            groups below that does); ``"none"`` is the identity.
         channels: number of feature maps.
         affine: whether a scale and a shift per channel are learnt.
 

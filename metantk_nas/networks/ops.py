@@ -80,9 +80,9 @@ def _pool(kind: str, *, with_norm: bool) -> "OpFactory":
 
 
 class FactorizedReduction(nn.Module):
-    """Halve the resolution without losing pixels (DARTS): ReLU, two strided 1×1 convolutions, normalisation.
+    """Halve the resolution (DARTS): ReLU, two 1×1 convolutions of stride 2 side by side, normalisation.
 
-    The second convolution looks at the grid shifted by one pixel; odd sizes are padded by one.
+    The second convolution looks at the grid shifted by one pixel along both axes; beyond the edge it sees zeros.
     """
 
     def __init__(self, channels_in: int, channels_out: int, norm: NormKind) -> None:

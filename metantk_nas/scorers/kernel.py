@@ -32,7 +32,10 @@ def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ..
 
 
 class KernelScorer(AbstractScorer):
-    """Spectra of the MetaNTK and of the plain NTK, and the loss of the closed-form inner loop."""
+    """Spectra of the MetaNTK and of the plain NTK, and the loss of the closed-form inner loop.
+
+    The MetaNTK is that of the query rows; the plain NTK that of all distinct images, support and query.
+    """
 
     name = "kernel"
     metrics = (
@@ -59,7 +62,7 @@ class KernelScorer(AbstractScorer):
         decompose = partial(spectra, compute_dtype=self._setup.dtype)
         meta = decompose(metantk(grams.ntk, base, rows.layout, **inner))
         loss = adaptation_loss(base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner)
-        plain = decompose(grams.ntk)
+        plain = decompose(grams.ntk[:, rows.distinct][:, :, rows.distinct])
         columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", plain)}
         table = {name: values.tolist() for name, values in columns.items()}
         return [

@@ -53,12 +53,14 @@ class Rows:
         layout: how rows fall into episodes.
         support_labels: ``[episode, support]``.
         query_labels: ``[episode, query]``.
+        distinct: indices of the rows whose image does not stand in an earlier row.
     """
 
     images: Tensor
     layout: EpisodeLayout
     support_labels: Tensor
     query_labels: Tensor
+    distinct: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,16 +109,16 @@ class ScoringSetup:
         """Episodes of one repeat as kernel rows, drawn once."""
         if repeat not in self._rows:
             images, layout, labels = kernel_rows(self._episodes(repeat))
-            images = images.to(self.device, self.dtype)
-            self._rows[repeat] = Rows(images, layout, labels.support.to(self.device), labels.query.to(self.device))
+            on_device = (labels.support.to(self.device), labels.query.to(self.device), _distinct(images).to(self.device))
+            self._rows[repeat] = Rows(images.to(self.device, self.dtype), layout, *on_device)
         return self._rows[repeat]
 
     def _episodes(self, repeat: int) -> list[Episode]:
         """Draw one repeat's episodes.
 
-        Two episodes may draw the same image, and a kernel with two equal rows is singular whatever the
-        network; such an episode is drawn again, `MAX_REDRAWS` times at most (a tiny data set may have no
-        images to spare; then the candidates' status says so).
+        An episode that shows an image again is drawn anew, `MAX_REDRAWS` times at most: equal rows say nothing
+        new, and within one episode they make the kernel singular whatever the network. A tiny data set may have
+        no images to spare.
         """
         k = self.kernel
         sampler = EpisodeSampler(
@@ -134,7 +136,15 @@ class ScoringSetup:
             with_next = [*drawn, sampler(index)]
             images, _, _ = kernel_rows(with_next)
             n_redraws = index - len(drawn)
-            if n_redraws == MAX_REDRAWS or len(images.unique(dim=0)) == len(images):
+            if n_redraws == MAX_REDRAWS or len(_distinct(images)) == len(images):
                 drawn = with_next
             index += 1
         return drawn
+
+
+def _distinct(images: Tensor) -> Tensor:
+    """Indices of the rows whose image does not stand in an earlier row, ascending."""
+    first: dict[bytes, int] = {}
+    for index, image in enumerate(images.cpu().numpy()):
+        first.setdefault(image.tobytes(), index)
+    return torch.tensor(sorted(first.values()))

@@ -1,0 +1,74 @@
+"""What README tells a newcomer to type does work, in the order it is told, with README alone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def draw_photos(folder: Path) -> None:
+    """Eighteen classes of small colour images of several sizes, each class with a colour and a stripe of its own."""
+    rng = np.random.default_rng(0)
+    for label in range(18):
+        (folder / f"flower{label:02}").mkdir(parents=True)
+        colour = rng.integers(40, 216, size=3)
+        for index in range(4):
+            height, width = rng.integers(24, 60, size=2)
+            pixels = np.clip(colour + rng.normal(0, 20, size=(height, width, 3)), 0, 255)
+            pixels[:: 2 + label % 5] //= 2
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"flower{label:02}" / f"{index}.png")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("newcomer")
+    draw_photos(folder / "photos")
+    (toml,) = blocks("toml")
+    (folder / "mine.toml").write_text(toml, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_tour_works(workplace):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    assert len(commands) == 4
+    for line in commands:
+        done = subprocess.run(line, shell=True, cwd=workplace, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    mine = pd.read_csv(workplace / "results" / "mine" / "ranking.csv", keep_default_na=False, na_values=[""])
+    assert len(mine) == 8
+    assert (mine["status"] == "ok").any()
+    assert mine["arch"].str.startswith("Genotype(normal=").all()
+
+
+@pytest.mark.slow
+def test_the_python_example_works(workplace):
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{1_037_664_180**2}")
+
+
+def test_every_command_and_option_in_readme_exists():
+    from metantk_nas.cli import app
+    from typer.main import get_command
+
+    known = get_command(app).commands
+    for name, options in re.findall(r"metantk-nas (\w+)([^\n`]*)", README):
+        assert name in known, name
+        flags = {flag for parameter in known[name].params for flag in parameter.opts}
+        assert set(re.findall(r"--[a-z][a-z-]*", options)) <= flags, (name, options)
