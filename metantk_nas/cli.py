@@ -96,6 +96,10 @@ AdaptationName = Annotated[
 ]
 InnerTime = Annotated[float, typer.Option(help="Inner learning rate × steps; may be inf.", rich_help_panel=EPISODES)]
 InnerReg = Annotated[float, typer.Option(help="Ridge of the inner loop.", rich_help_panel=EPISODES)]
+OutputReductionName = Annotated[
+    Literal["sum", "trace"],
+    typer.Option(help="Kernel of the logits' sum, or sum of the logits' kernels.", rich_help_panel=EPISODES),
+]
 Searcher = Annotated[
     str, typer.Option(help="How architectures are proposed: random, exhaustive.", rich_help_panel=SEARCH)
 ]
@@ -116,9 +120,7 @@ MaxMacs = Annotated[
 ]
 Chunk = Annotated[
     int | None,
-    typer.Option(
-        help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN
-    ),
+    typer.Option(help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
@@ -167,6 +169,7 @@ def search(
     adaptation: AdaptationName = "maml",
     inner_time: InnerTime = math.inf,
     inner_reg: InnerReg = 1e-3,
+    output_reduction: OutputReductionName = "sum",
     searcher: Searcher = "random",
     budget: Budget = None,
     rank_by: RankBy = "metantk",
@@ -228,14 +231,13 @@ def score(
     adaptation: AdaptationName = "maml",
     inner_time: InnerTime = math.inf,
     inner_reg: InnerReg = 1e-3,
+    output_reduction: OutputReductionName = "sum",
     rank_by: RankBy = "metantk",
     metrics: Metrics = "",
     seed: Seed = 0,
     device: Device = "auto",
     chunk: Chunk = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=RUN)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=RUN)] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import metantk_nas
 from metantk_nas.errors import DataError, GenotypeError, RunError, UsageError
-from metantk_nas.experiment.scoring import redraw
+from metantk_nas.experiment.scoring import load_ranking, read_spec, redraw
 from metantk_nas.results import read_json
 from tests.small_search import SMALL, command
 
@@ -141,8 +142,8 @@ def test_members_of_one_key_share_their_scores():
     ]
     settings = {name: value for name, value in SMALL.items() if name != "budget"}
     frame = metantk_nas.score(members, **settings).frame
-    assert frame["key"].nunique() == 1
-    assert frame["condition_number"].nunique() == 1
+    assert len(set(frame["key"])) == 1
+    assert len(set(frame["condition_number"])) == 1
 
 
 def test_an_architecture_without_a_path_ranks_last_with_a_reason():
@@ -185,10 +186,6 @@ def test_training_the_best_reports_accuracy_and_can_be_repeated_for_free(finishe
 
 
 def test_the_best_can_be_built_and_run(finished):
-    import torch
-
-    from metantk_nas.experiment.scoring import load_ranking, read_spec
-
     ranking = load_ranking(finished, read_spec(finished).load_space())
     network = ranking.build(ranking.top(1).frame.iloc[0])
     assert network(torch.randn(2, 1, 16, 16)).shape == (2, 5)

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.main import get_command
+
+from metantk_nas.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,7 +50,9 @@ def test_the_tour_works(workplace):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
     assert len(commands) == 4
     for line in commands:
-        done = subprocess.run(line, shell=True, cwd=workplace, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            line, shell=True, cwd=workplace, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     mine = pd.read_csv(workplace / "results" / "mine" / "ranking.csv", keep_default_na=False, na_values=[""])
     assert len(mine) == 8
@@ -58,15 +63,12 @@ def test_the_tour_works(workplace):
 @pytest.mark.slow
 def test_the_python_example_works(workplace):
     (code,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{1_037_664_180**2}")
 
 
 def test_every_command_and_option_in_readme_exists():
-    from metantk_nas.cli import app
-    from typer.main import get_command
-
     known = get_command(app).commands
     for name, options in re.findall(r"metantk-nas (\w+)([^\n`]*)", README):
         assert name in known, name

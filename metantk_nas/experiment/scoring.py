@@ -170,8 +170,8 @@ def _chunks(bench: Workbench, batch: Sequence[Candidate]) -> Iterator[list[Candi
 
 def _chunk_size(bench: Workbench, batch: Sequence[Candidate]) -> int:
     """Candidates whose activations fit into `CHUNK_BYTES`, by the largest of a batch."""
-    kernel = bench.spec.kernel
-    n_rows = kernel.n_episodes * kernel.n_way * (kernel.n_shot + kernel.n_query)
+    spec = bench.spec
+    n_rows = spec.n_episodes * spec.n_way * (spec.n_shot + spec.n_query)
     largest = max(bench.cost(bench.space.parse(candidate.representative)).activations for candidate in batch)
     return max(1, min(MAX_CHUNK, CHUNK_BYTES // (n_rows * largest * BYTES_PER_ACTIVATION)))
 

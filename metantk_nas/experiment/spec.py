@@ -11,15 +11,17 @@ from metantk_nas.scorers.registry import rank_rule
 from metantk_nas.scorers.setup import KernelSettings
 from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
-from metantk_nas.types import Adaptation, RankRule
+from metantk_nas.types import RankRule
 
 DEFAULT_BUDGET = 48
 """Architectures that a random search scores when no budget is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpec:
+class SearchSpec(KernelSettings):
     """A search: what is scored, on which data, how, and how it is ranked.
+
+    How episodes are drawn and how the kernel adapts stands in `KernelSettings`.
 
     Args:
         space: name of a search space, or path of a TOML file.
@@ -28,14 +30,7 @@ class SearchSpec:
         rotations: Omniglot only: base classes rotated by 90°, 180° and 270° become classes too.
         searcher: name of a searcher.
         budget: most architectures to score; None: all of them (exhaustive), else `DEFAULT_BUDGET`.
-        n_way: classes of an episode.
-        n_shot: support images per class.
-        n_query: query images per class.
-        n_episodes: episodes per repeat.
         repeats: re-initialisations, each with episodes of its own.
-        adaptation: kernel of the inner loop: all weights (``"maml"``) or the head's alone (``"anil"``).
-        inner_time: inner learning rate × steps; ``inf`` solves the inner loop exactly.
-        inner_reg: ridge of the inner loop.
         init_channels: channels of the first cells; the space's own where None.
         n_cells: stacked cells; the space's own where None.
         image_size: height and width in pixels.
@@ -54,14 +49,7 @@ class SearchSpec:
     rotations: bool = False
     searcher: str = "random"
     budget: int | None = None
-    n_way: int = 5
-    n_shot: int = 1
-    n_query: int = 1
-    n_episodes: int = 3
     repeats: int = 3
-    adaptation: Adaptation = "maml"
-    inner_time: float = float("inf")
-    inner_reg: float = 1e-3
     init_channels: int | None = None
     n_cells: int | None = None
     image_size: int = 32
@@ -74,23 +62,11 @@ class SearchSpec:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("n_episodes", "repeats", "image_size", "chunk", "init_channels", "n_cells"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{_flag(name)} is {value}; expected at least 1.")
-
-    @property
-    def kernel(self) -> KernelSettings:
-        """How episodes are drawn and how the kernel adapts."""
-        return KernelSettings(
-            n_way=self.n_way,
-            n_shot=self.n_shot,
-            n_query=self.n_query,
-            n_episodes=self.n_episodes,
-            adaptation=self.adaptation,
-            inner_time=self.inner_time,
-            inner_reg=self.inner_reg,
-        )
 
     @property
     def rule(self) -> RankRule:
@@ -136,7 +112,7 @@ class TrainSpec:
     n_shot: int = 1
     n_query: int = 5
     train_budget: int | None = None
-    task_weighting: Literal["none", "uniform", "agreement"] | None = None
+    task_weighting: Literal["none", "agreement"] | None = None
     settings: Mapping[str, Any] | None = None
     batch_size: int = 64
     eval_episodes: int = 600

@@ -46,11 +46,13 @@ class Entrant:
         arch: its text, or ``"conv4"``.
         key: its canonical key; the text where there is none.
         rank: its rank in the run; None outside one.
+        macs: its multiply–accumulates for one image; None where they were not counted.
     """
 
     arch: str
     key: str
     rank: int | None = None
+    macs: int | None = None
 
     @property
     def title(self) -> str:
@@ -88,7 +90,7 @@ def train_run(
     best = ranking.top(top)
     if not len(best):
         raise RunError(f"no architecture of {run} could be scored, so there is none to train; see its ranking.csv.")
-    entrants = [Entrant(row["arch"], row["key"], int(row["rank"])) for row in best]
+    entrants = [Entrant(row["arch"], row["key"], int(row["rank"]), int(row["macs"])) for row in best]
     dataset = open_dataset(search, progress)
     for entrant in entrants:
         _train_one(entrant, space, dataset, spec, out=run, progress=progress)
@@ -240,9 +242,9 @@ def _row(entrant: Entrant, spec: TrainSpec, judged: Evaluation, *, last: CurvePo
         "accuracy": judged.mean,
         "ci95": judged.ci95,
         "train_episodes": last.episode,
-        "train_seconds": round(last.seconds, 1),
-        "eval_seconds": round(judged.seconds, 1),
         "params": params,
+        "macs": entrant.macs,
+        "seconds": round(last.seconds + judged.seconds, 1),
         "seed": spec.seed,
     }
 
@@ -254,20 +256,28 @@ def _publish(out: Path, ranks: Mapping[str, int | None]) -> pd.DataFrame:
         row = read_json(path)
         done.append((path.parent, {"rank": ranks.get(row["key"]), **{k: row[k] for k in row if k != "schema_version"}}))
     done.sort(key=lambda item: (item[1]["rank"] is None, item[1]["rank"], item[0].name))
-    for folder, row in done:
-        stem = _stem(folder, row)
+    for name in ("curves", "models"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / name).mkdir(parents=True)
+    for (folder, _), stem in zip(done, _stems(done), strict=True):
         for source, target in ((CURVE_FILE, f"curves/{stem}.csv"), ("model.pt", f"models/{stem}.pt")):
-            (out / target).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / source, out / target)
     table = pd.DataFrame([row for _, row in done])
     write_text(out / "evaluation.csv", table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
-def _stem(folder: Path, row: Mapping[str, Any]) -> str:
-    """``rank1-anil-5way-1shot-<digest>``; without a rank, the architecture's key leads."""
-    key, rest = folder.name[:12], folder.name[12:]
-    return f"rank{row['rank']}{rest}" if row["rank"] is not None else f"{key}{rest}"
+def _stems(done: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
+    """Name each training, ``rank1-anil-5way-1shot``; trainings that differ in settings alone keep their digest."""
+    names = []
+    for folder, row in done:
+        key, rest = folder.name[:12], folder.name[12:].rpartition("-")[0]
+        names.append((f"rank{row['rank']}" if row["rank"] is not None else key.rstrip("-")) + rest)
+    twice = {name for name in names if names.count(name) > 1}
+    return [
+        f"{name}-{folder.name.rpartition('-')[2]}" if name in twice else name
+        for name, (folder, _) in zip(names, done, strict=True)
+    ]
 
 
 def _draw(out: Path, table: pd.DataFrame) -> None:

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.networks.cost import CostModel
 from metantk_nas.scorers.base import AbstractScorer
 from metantk_nas.scorers.registry import make_scorers, rank_rule
-from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.scorers.setup import KernelSettings, ScoringSetup
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 
@@ -62,7 +62,7 @@ class Workbench:
     @cached_property
     def scorers(self) -> list[AbstractScorer]:
         """The scorers that the ranking and the further metrics need."""
-        setup = ScoringSetup(self.space, self.dataset, self.spec.kernel, self.spec.seed, self.device)
+        setup = ScoringSetup(self.space, self.dataset, self.spec, self.spec.seed, self.device)
         extra = rank_rule(self.spec.metrics).metrics if self.spec.metrics else ()
         return make_scorers(setup, (*self.spec.rule.metrics, *extra))
 
@@ -81,7 +81,8 @@ class Workbench:
         Budget, repeats, ranking and further metrics are left out: a run may grow by them. So are
         device and chunk, which change nothing but rounding.
         """
-        spec, kernel = self.spec, {name: str(value) for name, value in asdict(self.spec.kernel).items()}
+        spec = self.spec
+        kernel = {field.name: str(getattr(spec, field.name)) for field in fields(KernelSettings)}
         return {
             "space": repr(self.space),
             "data": f"{self.dataset.name} {self.dataset.fingerprint}",

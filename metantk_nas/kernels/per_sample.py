@@ -40,7 +40,8 @@ def conv_weight(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Tensor:
 def _by_group(images: Tensor, n_groups: int) -> Tensor:
     """View ``[row, channel, height, width]`` as ``[row, group, pixel, channel in group]``."""
     pixels = images.movedim(1, -1).flatten(1, 2)
-    return pixels.unflatten(-1, (n_groups, -1)).transpose(1, 2)
+    grouped: Tensor = pixels.unflatten(-1, (n_groups, -1)).transpose(1, 2)
+    return grouped
 
 
 def _shifted(layer: nn.Conv2d, inputs: Tensor, grads: Tensor) -> Iterator[Tensor]:

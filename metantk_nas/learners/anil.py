@@ -1,8 +1,7 @@
 """ANIL: MAML whose inner loop touches the head only."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import final
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
@@ -40,8 +39,6 @@ class Anil(AbstractLearner):
     inner_lr: float = 0.1
     inner_steps: int = 5
     inner_steps_test: int = 10
-
-    train_defaults: ClassVar[Mapping[str, Any]] = {"outer_lr": 3e-3}
 
     @property
     def norm(self) -> NormKind:

@@ -1,9 +1,8 @@
 """Adaptation in function space: the inner loop has a closed form."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +49,6 @@ class Kernel(AbstractLearner):
     kernel: Literal["feature", "ntk"] = "feature"
     inner_reg: float = 0.1
     inner_time: float = math.inf
-
-    train_defaults: ClassVar[Mapping[str, Any]] = {"outer_lr": 3e-3}
 
     def __post_init__(self) -> None:
         if self.kernel not in ("feature", "ntk"):

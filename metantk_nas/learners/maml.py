@@ -1,8 +1,7 @@
 """MAML: learn weights from which a few gradient steps solve a new task."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import final
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -40,8 +39,6 @@ class Maml(AbstractLearner):
     inner_lr: float = 0.4
     inner_steps: int = 1
     inner_steps_test: int = 3
-
-    train_defaults: ClassVar[Mapping[str, Any]] = {"outer_lr": 3e-3}
 
     @property
     def norm(self) -> NormKind:

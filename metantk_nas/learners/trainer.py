@@ -35,7 +35,8 @@ class TrainSettings:
             that a time limit ends is not reproducible.
         meta_batch_size: episodes per outer step.
         optimiser: ``"adam"``, or ``"sgd"`` with momentum 0.9.
-        outer_lr: β, the initial outer learning rate.
+        outer_lr: β, the initial outer learning rate. The papers take 1e-3 and long budgets; with a cosine over some
+            thousand episodes 3e-3 got further with maml, anil and kernel on Omniglot.
         weight_decay: L2 penalty on all meta-parameters.
         schedule: ``"cosine"``, half a cosine from ``outer_lr`` to 0 over the budget; or ``"constant"``.
         drop_path_prob: final drop-path probability; it grows linearly from 0 over the budget.
@@ -55,7 +56,7 @@ class TrainSettings:
     max_seconds: float | None = None
     meta_batch_size: int = 4
     optimiser: Literal["adam", "sgd"] = "adam"
-    outer_lr: float = 1e-3
+    outer_lr: float = 3e-3
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"
     drop_path_prob: float = 0.0

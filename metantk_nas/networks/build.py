@@ -5,6 +5,7 @@ Weights are laid out with channels last: on a CPU, training a DARTS or few-shot 
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
+
+Network = TypeVar("Network", bound=nn.Module)
 
 CONV4 = "conv4"
 """Architecture text of the four-block baseline of the few-shot literature."""
@@ -58,7 +61,7 @@ def build_network(
         )
     network.to_empty(device="cpu")
     initialise(network, seed, kaiming_head=False)
-    return network.to(memory_format=torch.channels_last)
+    return _channels_last(network)
 
 
 def _cell_network(
@@ -93,7 +96,12 @@ def build_shared(
         network = CellNetwork(scored, all_choices(space), n_outputs=n_outputs, in_channels=in_channels, norm=norm)
     network.to_empty(device=device)
     initialise(network, seed, kaiming_head=True)
-    return network.eval().to(memory_format=torch.channels_last)
+    return _channels_last(network).eval()
+
+
+def _channels_last(network: Network) -> Network:
+    """Lay weights out with channels last, in place."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 class ArchNetwork(nn.Module):

@@ -166,7 +166,8 @@ def _split(state: Tensor, n_candidates: int) -> Tensor:
 
     Channels are last in memory too, where convolutions are fastest on a CPU.
     """
-    return state.movedim(1, -1).unflatten(0, (n_candidates, -1))
+    split: Tensor = state.movedim(1, -1).unflatten(0, (n_candidates, -1))
+    return split
 
 
 def _join(state: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from metantk_nas.kernels.spectrum import spectra
 from metantk_nas.networks.build import build_shared
 from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.rng import child_seed
@@ -64,7 +66,7 @@ class ActivationOverlapScorer(AbstractScorer):
 
     ``ln |det K_H|`` with ``K_H[i, j] = N − d_H(c_i, c_j)``, N units, d_H the Hamming distance of the
     patterns of images i and j (Mellor et al., ICML 2021, arXiv 2006.04647, eq. 2). The images are
-    those of the repeat's episodes.
+    the distinct ones of the repeat's episodes.
     """
 
     name = "activation_overlap"
@@ -79,7 +81,8 @@ class ActivationOverlapScorer(AbstractScorer):
 
     def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
         """Score a chunk with one forward pass."""
-        images = self._setup.rows(repeat).images
+        rows = self._setup.rows(repeat)
+        images = rows.images[rows.distinct]
         overlap = torch.zeros(len(genotypes), len(images), len(images), dtype=torch.float64, device=images.device)
 
         def receive(_: str, on: Tensor, users: Sequence[int]) -> None:
@@ -88,13 +91,10 @@ class ActivationOverlapScorer(AbstractScorer):
             overlap.index_add_(0, torch.tensor(users, device=images.device), agreeing)
 
         run_with_patterns(self._setup.network(repeat), genotypes, images, receive)
-        return [_naswot(value) for value in torch.linalg.slogdet(overlap).logabsdet.tolist()]
-
-
-def _naswot(value: float) -> Finding:
-    if value == float("-inf"):
-        return Finding({"naswot": value}, "singular", "two images switch on the very same units")
-    return Finding({"naswot": value})
+        found = spectra(overlap, compute_dtype=torch.float64)  # its entries are whole numbers, so exact
+        log_determinants = found.eigenvalues.clamp_min(0).log().sum(-1).tolist()
+        verdicts = zip(log_determinants, found.status, found.reason, strict=True)
+        return [Finding({"naswot": value}, status, reason) for value, status, reason in verdicts]
 
 
 class LinearRegionScorer(AbstractScorer):
@@ -118,6 +118,7 @@ class LinearRegionScorer(AbstractScorer):
 
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
+        self._network = cache(self._thin_network)
 
     def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
         """Score a chunk with one forward pass per draw."""
@@ -129,7 +130,7 @@ class LinearRegionScorer(AbstractScorer):
 
     def _count(self, genotypes: Sequence[Genotype], seed: int) -> Tensor:
         """Count the distinct patterns of one draw, ``[candidate]``."""
-        network = self._thin_network(seed)
+        network = self._network(seed)
         generator = torch.Generator().manual_seed(child_seed(seed, "inputs"))
         shape = (self.n_samples, 1, self.side, self.side)
         images = torch.randn(shape, generator=generator).to(self._setup.device)
@@ -147,4 +148,6 @@ class LinearRegionScorer(AbstractScorer):
         n_types = len(self._setup.space.cell_types)
         reduce_at = (Fraction(1, 2),) if n_types > 1 else ()
         thin = replace(self._setup.space, skeleton=Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at))
-        return build_shared(thin, n_outputs=1, in_channels=1, seed=seed, norm="none", device=self._setup.device)
+        network = build_shared(thin, n_outputs=1, in_channels=1, seed=seed, norm="none", device=self._setup.device)
+        network.stem = nn.Sequential()
+        return network

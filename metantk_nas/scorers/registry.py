@@ -16,7 +16,9 @@ SCORERS: tuple[type[KernelScorer | ActivationOverlapScorer | LinearRegionScorer]
 )
 
 COST_METRICS = (
-    Metric("params", True, "trainable parameters of the scored network", "counted; larger is the usual baseline"),
+    Metric(
+        "params", True, "trainable parameters of the network that is built", "counted; larger is the usual baseline"
+    ),
     Metric("macs", True, "multiply–accumulate operations for one image", "counted; larger is the usual baseline"),
 )
 """Facts of an architecture that need no scorer."""
@@ -41,7 +43,9 @@ def rank_rule(text: str) -> RankRule:
     names = PRESETS.get(text) or tuple(part.strip() for part in text.split(","))
     for name in names:
         if name not in METRICS:
-            raise unknown_name("metric or ranking preset", name, [*METRICS, *PRESETS])
+            in_list = len(names) > 1
+            kind = "metric" if in_list else "metric or ranking preset"
+            raise unknown_name(kind, name, METRICS if in_list else {*METRICS, *PRESETS})
     if len(set(names)) < len(names):
         raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
     return RankRule(text, tuple(METRICS[name] for name in names))

@@ -1,19 +1,19 @@
 """What all scorers share: the weight-shared networks and the episodes of each repeat."""
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.episode import Episode, EpisodeSampler, kernel_rows
-from metantk_nas.errors import UsageError
+from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.networks.build import build_shared
 from metantk_nas.networks.network import CellNetwork
 from metantk_nas.rng import child_seed
 from metantk_nas.spaces.space import Space
 from metantk_nas.types import Adaptation, EpisodeLayout, OutputReduction
-
 
 MAX_REDRAWS = 20
 """How often an episode that shares an image with another is drawn again."""
@@ -32,6 +32,9 @@ class KernelSettings:
         inner_time: inner learning rate × steps, dimensionless; ``inf`` solves the inner loop exactly.
         inner_reg: ridge of the inner loop, absolute, in units of the kernel.
         output_reduction: ``"sum"`` or ``"trace"`` over logits.
+
+    Raises:
+        UsageError: an unknown adaptation or reduction, or an inner loop that is no number of at least 0.
     """
 
     n_way: int = 5
@@ -42,6 +45,16 @@ class KernelSettings:
     inner_time: float = float("inf")
     inner_reg: float = 1e-3
     output_reduction: OutputReduction = "sum"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("adaptation", get_args(Adaptation)), ("output_reduction", get_args(OutputReduction))):
+            if getattr(self, name) not in choices:
+                raise unknown_name(name, getattr(self, name), choices)
+        if not self.inner_time >= 0 or not self.inner_reg >= 0:
+            raise UsageError(
+                f"the inner loop got inner_time={self.inner_time}, inner_reg={self.inner_reg}; "
+                "expected both at least 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -85,13 +98,6 @@ class ScoringSetup:
     _networks: dict[int, CellNetwork] = field(default_factory=dict, repr=False)
     _rows: dict[int, Rows] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        k = self.kernel
-        if not k.inner_time >= 0 or not k.inner_reg >= 0:
-            raise UsageError(
-                f"the inner loop got inner_time={k.inner_time}, inner_reg={k.inner_reg}; expected both at least 0."
-            )
-
     def network(self, repeat: int) -> CellNetwork:
         """Weight-shared network of one repeat, built once."""
         if repeat not in self._networks:
@@ -109,7 +115,11 @@ class ScoringSetup:
         """Episodes of one repeat as kernel rows, drawn once."""
         if repeat not in self._rows:
             images, layout, labels = kernel_rows(self._episodes(repeat))
-            on_device = (labels.support.to(self.device), labels.query.to(self.device), _distinct(images).to(self.device))
+            on_device = (
+                labels.support.to(self.device),
+                labels.query.to(self.device),
+                _distinct(images).to(self.device),
+            )
             self._rows[repeat] = Rows(images.to(self.device, self.dtype), layout, *on_device)
         return self._rows[repeat]
 

@@ -221,7 +221,7 @@ def test_weights_that_no_rule_covers_are_refused(layer: nn.Module) -> None:
 @pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 1, "padding_mode": "circular"}])
 def test_padding_that_the_rules_do_not_know_is_refused(options: dict[str, object]) -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 3, **options))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="convolution '0' pads by .*expected zeros"):
+    with pytest.raises(UsageError, match=r"convolution '0' pads by .*expected zeros"):
         ntk(network, images(2), head=network[0])
 
 

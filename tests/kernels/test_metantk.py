@@ -59,9 +59,7 @@ def test_a_chunk_equals_the_dense_kernel_of_each_candidate_built_alone(
             plain = {"tau": inner_time, "reg": 1e-3}
             expected = dense_metantk(grams["maml"], grams[adaptation], n_episodes=2, n_support=2, n_query=2, **plain)
             np.testing.assert_allclose(found[candidate].numpy(), expected, rtol=0, atol=bound * np.abs(expected).max())
-            expected_loss = dense_adaptation_loss(
-                grams[adaptation], labels.tolist(), labels.tolist(), n_way=3, **plain
-            )
+            expected_loss = dense_adaptation_loss(grams[adaptation], labels.tolist(), labels.tolist(), n_way=3, **plain)
             assert loss[candidate].item() == pytest.approx(expected_loss, rel=bound)
 
 
@@ -154,9 +152,7 @@ def test_the_adaptation_loss_equals_plain_kernel_regression(inner_time: float) -
 
 def test_the_adaptation_loss_of_no_adaptation_is_the_labels_variance() -> None:
     labels = torch.tensor([[0, 1, 2, 0], [1, 1, 2, 0]])
-    found = adaptation_loss(
-        gram(jacobian()), LAYOUT, labels[:, :3], labels, n_way=3, inner_time=0.0, inner_reg=1e-3
-    )
+    found = adaptation_loss(gram(jacobian()), LAYOUT, labels[:, :3], labels, n_way=3, inner_time=0.0, inner_reg=1e-3)
     assert found.item() == pytest.approx(LAYOUT.n_query_total * (1 - 1 / 3))
 
 

@@ -86,7 +86,9 @@ def test_a_kernel_without_a_positive_eigenvalue_has_no_signal(kernel: Tensor) ->
 def test_trouble_has_a_name_and_stays_with_its_own_kernel(value: float) -> None:
     broken = with_eigenvalues(1, 2, 3)
     broken[0, 1] = value
-    found = spectra(torch.stack([with_eigenvalues(1, 2, 3), broken, with_eigenvalues(0, 1, 2)]), compute_dtype=torch.float32)
+    found = spectra(
+        torch.stack([with_eigenvalues(1, 2, 3), broken, with_eigenvalues(0, 1, 2)]), compute_dtype=torch.float32
+    )
     assert found.status == ("ok", "not_finite", "singular")
     assert found.reason[1] == "entries are NaN or infinite"
     assert found.eigenvalues[1].isnan().all()

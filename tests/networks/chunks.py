@@ -1,6 +1,5 @@
 """Small networks for tests: the shipped spaces on a small skeleton, and a chunk's candidates built alone."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -30,13 +29,19 @@ def images(n_rows: int, *, channels: int = 2, size: int = 12, seed: int = 0) -> 
 
 
 def build_alone(
-    space: Space, genotype: Genotype, *, seed: int = 0, norm: NormKind = "group", n_outputs: int = 3
+    space: Space,
+    genotype: Genotype,
+    *,
+    seed: int = 0,
+    norm: NormKind = "group",
+    n_outputs: int = 3,
+    in_channels: int = 2,
 ) -> CellNetwork:
     """The network that scores one candidate and holds no operation of any other."""
     own = route(space, [genotype])
     choices = {cell_type: list(routing.users) for cell_type, routing in own.items()}
     scored = replace(space, skeleton=replace(space.skeleton, final_norm=True))
-    network = CellNetwork(scored, choices, n_outputs=n_outputs, in_channels=2, norm=norm, default_route=own)
+    network = CellNetwork(scored, choices, n_outputs=n_outputs, in_channels=in_channels, norm=norm, default_route=own)
     initialise(network, seed, kaiming_head=True)
     return network.eval()
 
@@ -48,7 +53,3 @@ def as_if_trained(network: nn.Module) -> nn.Module:
             generator = torch.Generator().manual_seed(child_seed(0, name))
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator).to(parameter)
     return network
-
-
-def parse_all(space: Space, texts: Sequence[str]) -> list[Genotype]:
-    return [space.parse(text) for text in texts]

@@ -46,7 +46,9 @@ def dense_metantk(
 ) -> Array:
     """(J_Q − A J_S)(J_Q − A J_S)ᵀ written with Θ = J Jᵀ, one pair of episodes at a time."""
     query, support = _rows(n_episodes, n_support, n_query)
-    maps = [dense_smoother(base[np.ix_(q, s)], base[np.ix_(s, s)], tau, reg) for q, s in zip(query, support)]
+    maps = [
+        dense_smoother(base[np.ix_(q, s)], base[np.ix_(s, s)], tau, reg) for q, s in zip(query, support, strict=True)
+    ]
     blocks = [
         [
             theta[np.ix_(query[i], query[j])]
@@ -72,7 +74,7 @@ def dense_adaptation_loss(
     """Mean over episodes of the squared error of A Y_S, with one-hot labels minus 1/n_way."""
     query, support = _rows(len(support_labels), len(support_labels[0]), len(query_labels[0]))
     losses = []
-    for episode, (q, s) in enumerate(zip(query, support)):
+    for episode, (q, s) in enumerate(zip(query, support, strict=True)):
         y_s, y_q = (np.eye(n_way)[labels[episode]] - 1 / n_way for labels in (support_labels, query_labels))
         predicted = dense_smoother(base[np.ix_(q, s)], base[np.ix_(s, s)], tau, reg) @ y_s
         losses.append(((predicted - y_q) ** 2).sum())
