@@ -1,5 +1,6 @@
 """The command line: it parses, calls and prints. Results go to stdout, progress and errors to stderr."""
 
+import errno
 import json
 import math
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TOP = 10
 INTERRUPTED = 130
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 stdout, stderr = Console(), Console(stderr=True)
@@ -37,8 +39,13 @@ class _TeachingGroup(TyperGroup):
         except MetaNTKError as error:
             if ctx.meta.get("debug"):
                 raise
-            stderr.print(f"[bold red]Error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+            _print_error(str(error))
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno not in FULL_DISK or ctx.meta.get("debug"):
+                raise
+            _print_error(f"no space is left for {error.filename or 'the results'}; free some and run the command again.")
+            raise typer.Exit(UsageError.exit_code) from error
         except KeyboardInterrupt:
             stderr.print("Interrupted; what was done is kept, and the same command goes on from there.")
             raise typer.Exit(INTERRUPTED) from None
@@ -296,7 +303,8 @@ def train(
 
     if (run is None) == (arch is None):
         raise UsageError("train needs either the directory of a search or --arch TEXT; got both or neither.")
-    spec, search_spec = _train_spec({**given, "n_query": train_query}), _spec(SearchSpec, {**given, "n_query": 1})
+    spec = _train_spec({**given, "n_query": train_query})
+    search_spec = _spec(SearchSpec, {**given, "space": arch if arch == "conv4" else space})
     training.read_settings(spec)
     with _progress() as progress:
         if run is not None:
@@ -562,6 +570,10 @@ def _print_facts(facts: Mapping[str, str], *, as_json: bool) -> None:
 
 def _print_json(value: Any) -> None:
     stdout.print(json.dumps(value, indent=2), highlight=False, soft_wrap=True, markup=False)
+
+
+def _print_error(message: str) -> None:
+    stderr.print(f"[bold red]Error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
 
 
 def _escape(text: str) -> str:

@@ -1,5 +1,6 @@
 """The command line as a person meets it: lists, errors that teach, exit codes, JSON."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -119,3 +120,14 @@ def test_train_of_one_architecture(tmp_path):
 def test_python_m_works():
     done = subprocess.run([sys.executable, "-m", "metantk_nas", "--help"], capture_output=True, text=True, check=True)
     assert "search" in done.stdout
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.pt"))
+
+    monkeypatch.setattr("metantk_nas.experiment.scoring.search", no_space)
+    done = run("search", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "no space is left" in done.stderr
+    assert "Traceback" not in done.output

@@ -71,7 +71,7 @@ def thin_alone(setup: ScoringSetup, genotype: Genotype, seed: int) -> nn.Module:
 def test_linear_regions_are_the_different_patterns_of_a_thin_network(
     space: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LinearRegionScorer, "n_samples", 150)
+    monkeypatch.setattr(LinearRegionScorer, "n_samples", 60)
     setup = make_setup(space, seed=4)
     chunk = draw(setup.space, 3, seed=2)
     found = LinearRegionScorer(setup).score(chunk, 1)
@@ -79,7 +79,7 @@ def test_linear_regions_are_the_different_patterns_of_a_thin_network(
         counts = []
         for index in range(3):
             seed = child_seed(4, "linear_regions", 1, index)
-            inputs = torch.randn(150, 1, 3, 3, generator=torch.Generator().manual_seed(child_seed(seed, "inputs")))
+            inputs = torch.randn(60, 1, 3, 3, generator=torch.Generator().manual_seed(child_seed(seed, "inputs")))
             counts.append(dense_linear_regions(patterns(thin_alone(setup, genotype, seed), inputs)))
         assert finding.values["n_linear_regions"] == pytest.approx(sum(counts) / 3)
 
