@@ -44,7 +44,9 @@ class _TeachingGroup(TyperGroup):
         except OSError as error:
             if error.errno not in FULL_DISK or ctx.meta.get("debug"):
                 raise
-            _print_error(f"no space is left for {error.filename or 'the results'}; free some and run the command again.")
+            _print_error(
+                f"no space is left for {error.filename or 'the results'}; free some and run the command again."
+            )
             raise typer.Exit(UsageError.exit_code) from error
         except KeyboardInterrupt:
             stderr.print("Interrupted; what was done is kept, and the same command goes on from there.")
