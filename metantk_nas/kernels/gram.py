@@ -9,7 +9,7 @@ not separate them. Group normalisation and batch normalisation in evaluation mod
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +82,7 @@ def layerwise_grams(
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)
     grams = Grams(total, torch.zeros_like(total))
     tape = _Tape(grams, head, users or {}, parameters or ParameterChoice())
-    with torch.enable_grad(), tape.recording(network):
+    with torch.enable_grad(), _full_precision(), tape.recording(network):
         watched = rows.detach().requires_grad_()
         logits = forward(watched)
         targets = [logits.sum()] if output_reduction == "sum" else [column.sum() for column in logits.unbind(1)]
@@ -96,6 +96,11 @@ def layerwise_grams(
 def ntk(network: nn.Module, rows: Tensor, *, head: nn.Module, output_reduction: OutputReduction = "sum") -> Tensor:
     """Compute the NTK ``[row, row]`` (float64) of one stand-alone network; see `layerwise_grams`."""
     return layerwise_grams(network, network, rows, head=head, output_reduction=output_reduction).ntk[0]
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """Keep convolutions on a GPU in float32 and repeatable: TF32's 10-bit mantissa would drown small eigenvalues."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 COVERED = frozenset({*WEIGHT_RULES, *NORM_RULES})

@@ -34,7 +34,7 @@ CONVOLUTIONS = [
 def test_a_convolution_has_the_gradients_of_autograd(size: tuple[int, int]) -> None:
     """Whatever its kernel, stride, padding, dilation and groups, depthwise with a multiplier included."""
     for options in CONVOLUTIONS:
-        layer = nn.Conv2d(4, options["out"], **{k: v for k, v in options.items() if k != "out"}).double()  # type: ignore[arg-type]
+        layer = nn.Conv2d(4, options["out"], **{k: v for k, v in options.items() if k != "out"}).double()
         inputs = random(2, 4, *size, seed=0)
         try:
             output = layer(inputs)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -24,6 +24,7 @@ def spectrum(*eigenvalues: float, compute_dtype: torch.dtype = torch.float32) ->
 positive = st.lists(st.floats(0.01, 100), min_size=2, max_size=8)
 
 
+@settings(deadline=None)
 @given(positive)
 def test_every_number_is_that_of_the_eigenvalues(eigenvalues: list[float]) -> None:
     found, ordered = spectrum(*eigenvalues), sorted(eigenvalues)
@@ -38,6 +39,7 @@ def test_every_number_is_that_of_the_eigenvalues(eigenvalues: list[float]) -> No
     assert found.spectral_entropy.item() == pytest.approx(-sum(p * math.log(p) for p in weights))
 
 
+@settings(deadline=None)
 @given(positive)
 def test_entropy_and_effective_rank_are_bounded(eigenvalues: list[float]) -> None:
     found, size = spectrum(*eigenvalues), len(eigenvalues)
@@ -50,6 +52,7 @@ def test_equal_eigenvalues_have_the_full_effective_rank() -> None:
     assert spectrum(3, 3, 3, 3).spectral_entropy.item() == pytest.approx(math.log(4))
 
 
+@settings(deadline=None)
 @given(positive, st.floats(1e-3, 1e3))
 def test_scaling_a_kernel_keeps_its_condition_number(eigenvalues: list[float], scale: float) -> None:
     before, after = spectrum(*eigenvalues), spectrum(*(scale * value for value in eigenvalues))

@@ -118,7 +118,7 @@ def test_a_cell_without_a_path_outputs_the_heads_bias() -> None:
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_cell_without_a_path_can_be_trained(norm: str) -> None:
     """Its last normalisation sees a constant, over which PyTorch 2.13 crashes if channels come last in memory."""
-    network = build_network(NOTHING, small("nas_bench_201"), n_outputs=3, in_channels=2, norm=norm)  # type: ignore[arg-type]
+    network = build_network(NOTHING, small("nas_bench_201"), n_outputs=3, in_channels=2, norm=norm)
     network(images(4).float()).square().sum().backward()
     assert network.head.bias.grad is not None
     assert network.final[0].bias.grad is not None

@@ -34,4 +34,4 @@ def test_scale_and_shift_are_optional(norm: str) -> None:
 
 def test_an_unknown_normalisation_is_named_with_its_near_miss() -> None:
     with pytest.raises(UsageError, match=r"normalisation 'groups' not found; .*Did you mean 'group'\?"):
-        make_norm("groups", 4)  # type: ignore[arg-type]
+        make_norm("groups", 4)

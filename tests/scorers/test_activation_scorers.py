@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -6,13 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from metantk_nas.episodes.dataset import make_dataset
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.activations import ActivationOverlapScorer, LinearRegionScorer
 from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Skeleton
-from tests.contracts.scorer import ScorerContract, make_setup, noise, noise_dataset
+from tests.contracts.scorer import ScorerContract, make_setup, noise_dataset
 from tests.contracts.space import draw
 from tests.networks.chunks import NOTHING, SPACES, build_alone
 from tests.reference.activation_patterns import dense_linear_regions, dense_naswot, patterns
@@ -28,7 +26,7 @@ class TestLinearRegionScorer(ScorerContract):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_naswot_is_the_log_determinant_of_the_papers_kernel(space: str) -> None:
-    setup = make_setup(space, seed=4)
+    setup = make_setup(space, seed=4, n_episodes=1)
     chunk = draw(setup.space, 3)
     found = ActivationOverlapScorer(setup).score(chunk, 1)
     for finding, genotype in zip(found, chunk, strict=True):
@@ -49,7 +47,7 @@ def test_an_image_that_two_episodes_share_counts_once() -> None:
 
 
 def test_images_that_switch_on_the_same_units_are_singular() -> None:
-    """A cell without a path switches on nothing; images of opposite contrast in one class are told apart."""
+    """A cell without a path switches on nothing, whatever the image."""
     setup = make_setup()
     healthy, nothing = ActivationOverlapScorer(setup).score([draw(setup.space, 1)[0], setup.space.parse(NOTHING)], 0)
     assert healthy.status == "ok"
@@ -99,13 +97,3 @@ def test_more_convolutions_cut_the_inputs_into_more_regions() -> None:
     ]
     few, many = LinearRegionScorer(setup).score([setup.space.parse(text) for text in texts], 0)
     assert few.values["n_linear_regions"] < many.values["n_linear_regions"]
-
-
-def test_networks_without_a_difference_between_images_have_no_finite_naswot() -> None:
-    """Two classes whose images are the same: one distinct image each, and both the same."""
-    same = noise("a", 2)[:1].repeat(2, axis=0)
-    base = {"a": same, "b": same.copy(), "c": same.copy()}
-    setup = make_setup(dataset=make_dataset("same", {"base": base, "validation": {}, "novel": {}}))
-    (finding,) = ActivationOverlapScorer(setup).score(draw(setup.space, 1), 0)
-    assert len(setup.rows(0).distinct) == 1
-    assert math.isfinite(finding.values["naswot"])

@@ -61,14 +61,14 @@ def test_networks_have_an_output_for_each_class_and_are_frozen_in_evaluation() -
 @pytest.mark.parametrize("options", [{"inner_time": -1.0}, {"inner_time": math.nan}, {"inner_reg": -1e-3}])
 def test_an_impossible_inner_loop_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"inner loop got .*; expected both at least 0"):
-        KernelSettings(**options)  # type: ignore[arg-type]
+        KernelSettings(**options)
 
 
 def test_unknown_settings_are_named_with_their_near_miss() -> None:
     with pytest.raises(UsageError, match=r"adaptation 'mmal' not found; available: anil, maml\. Did you mean 'maml'\?"):
-        KernelSettings(adaptation="mmal")  # type: ignore[arg-type]
+        KernelSettings(adaptation="mmal")
     with pytest.raises(UsageError, match=r"output_reduction 'mean' not found; available: sum, trace"):
-        KernelSettings(output_reduction="mean")  # type: ignore[arg-type]
+        KernelSettings(output_reduction="mean")
 
 
 def test_more_ways_than_classes_are_refused() -> None:
