@@ -144,7 +144,7 @@ Debug = Annotated[
 ]
 Learner = Annotated[str, typer.Option(help="Few-shot learner (see `learners`).", rich_help_panel=TRAIN)]
 TrainBudget = Annotated[
-    int | None, typer.Option(help="Training episodes, or batches of images for rfs (1,000).", rich_help_panel=TRAIN)
+    int | None, typer.Option(help="Training episodes, or batches of images for rfs (500).", rich_help_panel=TRAIN)
 ]
 TrainQuery = Annotated[int, typer.Option(help="Query images per class while training.", rich_help_panel=TRAIN)]
 TaskWeighting = Annotated[

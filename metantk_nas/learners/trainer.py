@@ -30,7 +30,7 @@ class TrainSettings:
 
     Args:
         train_budget: episodes to train on; batches of images for learners that train on images. The default
-            gives a quick verdict on a CPU; papers train on ten times as many and more.
+            gives a first verdict on a CPU in minutes; papers train on a hundred times as many.
         max_seconds: stop at the next step after this time, interruptions not counted; None for no limit. A run
             that a time limit ends is not reproducible.
         meta_batch_size: episodes per outer step.
@@ -43,7 +43,7 @@ class TrainSettings:
         task_weighting: see `metantk_nas.learners.gradients.task_weights`.
         weighting_temperature: T of the task weighting.
         vectorise: see `metantk_nas.learners.gradients.meta_gradients`.
-        validate_every: episodes between validations; None for a tenth of the budget, at least 500.
+        validate_every: episodes between validations; None for a tenth of the budget, at least 250.
         n_validation_episodes: episodes of each validation, always the same ones.
         patience: stop after this many validations without a new best; None never stops early.
         seed: seed of whatever chance is in the network, such as drop-path.
@@ -52,7 +52,7 @@ class TrainSettings:
         UsageError: a number is out of range.
     """
 
-    train_budget: int = 1_000
+    train_budget: int = 500
     max_seconds: float | None = None
     meta_batch_size: int = 4
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -82,7 +82,7 @@ class TrainSettings:
     @property
     def validation_interval(self) -> int:
         """Episodes between validations."""
-        return self.validate_every or max(500, self.train_budget // 10)
+        return self.validate_every or max(250, self.train_budget // 10)
 
 
 _LEAST = {"train_budget": 1, "meta_batch_size": 1, "outer_lr": 0, "weight_decay": 0, "validate_every": 1}
