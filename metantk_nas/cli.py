@@ -17,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from metantk_nas.errors import MetaNTKError, UsageError
+from metantk_nas.report.words import count, number
 from metantk_nas.spaces.load import available_spaces, load_space
 
 if TYPE_CHECKING:
@@ -509,11 +510,13 @@ def _print_ranking(ranking: "Ranking", title: str) -> None:
     rule = [metric["name"] for metric in ranking.manifest["rank_rule"]["metrics"]]  # type: ignore[index]
     names = ["rank", *rule, *[name for name in ("params", "macs") if name not in rule], "status", "arch"]
     rows = [{name: _cell(row[name]) for name in names} for row in _rows(ranking)]
+    widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in names}
+    room = stdout.width - sum(width + 3 for name, width in widths.items() if name != "arch") - 4
+    widths["arch"] = max(16, min(widths["arch"], room))
     table = Table(title=title)
-    for name in names:
-        width = 16 if name == "arch" else max(len(text) for text in (name, *(row[name] for row in rows)))
+    for name, width in widths.items():
         justify: Literal["left", "right"] = "left" if name in ("status", "arch") else "right"
-        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         table.add_row(*row.values())
     stdout.print(table)
@@ -544,8 +547,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else _escape(str(value))
+        return number(value)
+    return count(value) if isinstance(value, int) else _escape(str(value))
 
 
 def _print_list(columns: Sequence[str], rows: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
