@@ -68,7 +68,8 @@ class RankRule:
     Args:
         name: preset name, or the comma-separated metric list that was asked for.
         metrics: the parts, each ranked in its own direction; ties share a rank.
-        combine: ``"rank_sum"`` adds ranks, ``"log_rank_sum"`` adds logarithms of ranks.
+        combine: ``"rank_sum"`` adds ranks; ``"log_rank_sum"`` adds ``−ln((m + 1 − rank)/m)`` over m candidates, so
+            that a bad rank in one part weighs more than a good rank in another.
     """
 
     name: str
