@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +132,11 @@ def _run(
     progress: Progress | None,
 ) -> Ranking:
     """Score batches as they come, then write what the run leaves behind."""
-    start, spec = time.perf_counter(), bench.spec
+    spec = bench.spec
     candidates: list[Candidate] = []
     with ScoreStore(out / "scores.sqlite", bench.fingerprint) as store:
-        positions = count()
         for genotypes in asked:
-            batch = [_candidate(bench, genotype, position) for genotype, position in zip(genotypes, positions)]  # noqa: B905 - positions never end
+            batch = [_candidate(bench, genotype, at) for at, genotype in enumerate(genotypes, len(candidates))]
             store.add_candidates(batch)
             for chunk in _chunks(bench, batch):
                 _score_chunk(bench, store, chunk)
@@ -148,11 +146,18 @@ def _run(
         ranking = make_ranking(
             candidates, store.scores({candidate.key for candidate in candidates}), spec.rule, spec.seed
         )
-    manifest = _manifest(bench, ranking, command, time.perf_counter() - start)
+    manifest = {**_earlier_training(out), **_manifest(bench, ranking, command)}
     ranking.save(out / "ranking.csv")
     write_json(out / "manifest.json", manifest)
     write_report(out, bench.space)
     return _buildable(ranking, bench.space, manifest)
+
+
+def _earlier_training(out: Path) -> dict[str, Any]:
+    """What the manifest of an earlier sitting says of trainings; they are still there."""
+    path = out / "manifest.json"
+    record = read_json(path) if path.exists() else {}
+    return {"training": record["training"]} if "training" in record else {}
 
 
 def _candidate(bench: Workbench, genotype: Genotype, position: int) -> Candidate:
@@ -197,7 +202,8 @@ def _scores(scorer: AbstractScorer, keys: Sequence[str], genotypes: Sequence[Gen
     ]
 
 
-def _manifest(bench: Workbench, ranking: Ranking, command: Sequence[str], seconds: float) -> dict[str, Any]:
+def _manifest(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> dict[str, Any]:
+    """Say how a ranking was made; ``seconds`` is what scoring took, over all sittings."""
     spec, rule = bench.spec, bench.spec.rule
     status = ranking.frame["status"].value_counts()
     return {
@@ -210,7 +216,7 @@ def _manifest(bench: Workbench, ranking: Ranking, command: Sequence[str], second
         },
         "seed": spec.seed,
         "counts": {"candidates": len(ranking), "keys": int(ranking.frame["key"].nunique()), **status.to_dict()},
-        "seconds": round(seconds, 2),
+        "seconds": round(float(ranking.frame.drop_duplicates("key")["seconds"].sum()), 2),
         **bench.facts(),
     }
 
