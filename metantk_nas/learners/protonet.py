@@ -1,5 +1,6 @@
 """ProtoNet: the nearest class mean in a learnt feature space."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
@@ -12,6 +13,9 @@ from metantk_nas.episodes.episode import Episode
 from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, one_hot, outputs
 from metantk_nas.networks.norms import NormKind
 
+INITIAL_SCALE = 5.0
+LOG_SCALE = "extra.log_scale"
+
 
 @final
 @dataclass(frozen=True)
@@ -20,10 +24,20 @@ class ProtoNet(AbstractLearner):
 
     ``c_k`` is the mean feature of class ``k``'s support images; logits are ``−‖φ(x) − c_k‖²``. There is no inner
     loop and no head, so any number of classes will do; training on more classes than the test has helps.
+
+    Distances grow with the number of features, and at the hundreds of features of a cell network the plain logits
+    start so far apart that nothing is learnt (few-shot DARTS on CIFAR-FS: a loss of 100 against 2.5). So they are
+    divided by the number of features and multiplied by a learnt scale (metric scaling, Oreshkin, Rodríguez López &
+    Lacoste, NeurIPS 2018, arXiv 1805.10123).
+
+    Args:
+        learn_scale: learn the scale; without it the logits are the paper's.
     """
 
+    learn_scale: bool = True
+
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "outer_lr": 1e-3}
 
     @property
     def norm(self) -> NormKind:
@@ -31,14 +45,18 @@ class ProtoNet(AbstractLearner):
         return "batch"
 
     def make_model(self, network: nn.Module) -> MetaModel:
-        """The features are meta-learned; the head is not used."""
-        return MetaModel(network)
+        """The features and the scale are meta-learned; the head is not used."""
+        if not self.learn_scale:
+            return MetaModel(network)
+        return MetaModel(network, nn.ParameterDict({"log_scale": torch.tensor(math.log(INITIAL_SCALE))}))
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the cross-entropy of the query set; support and query share one pass, as in the paper's code."""
         features = outputs(model, parameters, torch.cat([episode.support_images, episode.query_images])).features
         support, query = features.tensor_split([len(episode.support_labels)])
-        logits = prototype_logits(support, episode.support_labels, query, episode.n_way)
+        logits = self._scale(parameters, features) * prototype_logits(
+            support, episode.support_labels, query, episode.n_way
+        )
         return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
 
     def adapt(
@@ -46,9 +64,13 @@ class ProtoNet(AbstractLearner):
     ) -> Predictor:
         """Compute the class means."""
         support = outputs(model, parameters, support_images).features
-        return lambda query_images: prototype_logits(
-            support, support_labels, outputs(model, parameters, query_images).features, n_way
+        scale = self._scale(parameters, support)
+        return lambda query_images: (
+            scale * prototype_logits(support, support_labels, outputs(model, parameters, query_images).features, n_way)
         )
+
+    def _scale(self, parameters: Parameters, features: Tensor) -> Tensor | float:
+        return parameters[LOG_SCALE].exp() / features.shape[1] if self.learn_scale else 1.0
 
 
 def prototype_logits(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
