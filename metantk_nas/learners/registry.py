@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from metantk_nas.errors import UsageError, unknown_name
+from metantk_nas.errors import unknown_name
 from metantk_nas.learners.anil import Anil
 from metantk_nas.learners.base import AbstractLearner
 from metantk_nas.learners.kernel import Kernel
@@ -74,10 +74,7 @@ def make_learner(name: str, **settings: Any) -> AbstractLearner:
         UsageError: unknown learner, or unknown setting of it.
     """
     factory = _info(name).factory
-    known = _defaults(factory)
-    if settings and not known:
-        raise UsageError(f"learner {name!r} has no settings; got {', '.join(map(repr, settings))}.")
-    _check_names(f"setting of learner {name!r}:", settings, known)
+    _check_names(f"setting of learner {name!r}:", settings, _defaults(factory))
     return factory(**settings)
 
 

@@ -1,7 +1,7 @@
 import torch
 
 from metantk_nas.learners.base import meta_parameters
-from metantk_nas.learners.protonet import ProtoNet, prototype_logits
+from metantk_nas.learners.protonet import INITIAL_SCALE, LOG_SCALE, ProtoNet, prototype_logits
 from tests.contracts.learner import LearnerContract, make_model
 
 
@@ -35,3 +35,17 @@ def test_a_query_image_is_judged_by_itself() -> None:
     images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     predictor = learner.adapt(model, meta_parameters(learner, model), images[:5], torch.arange(5), 5)
     torch.testing.assert_close(predictor(images[5:])[:1], predictor(images[5:6]), rtol=1e-4, atol=1e-4)
+
+
+def test_the_learnt_scale_multiplies_the_papers_logits_and_receives_a_gradient() -> None:
+    images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(5)
+    scaled, plain = ProtoNet(), ProtoNet(learn_scale=False)
+    model = make_model(scaled).eval()
+    parameters = meta_parameters(scaled, model)
+    logits = scaled.adapt(model, parameters, images[:5], labels, 5)(images[5:])
+    papers = plain.adapt(model, parameters, images[:5], labels, 5)(images[5:])
+    torch.testing.assert_close(logits, papers * INITIAL_SCALE / model.network.n_features)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), parameters[LOG_SCALE])
+    assert gradient > 0
+    assert LOG_SCALE not in meta_parameters(plain, make_model(plain))
