@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from metantk_nas.results import Ranking
 
 TOP = 10
+MIN_ARCH = 24
+"""Characters of an architecture that a table shows at least."""
 INTERRUPTED = 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
@@ -511,15 +513,23 @@ def _print_ranking(ranking: "Ranking", title: str) -> None:
     names = ["rank", *rule, *[name for name in ("params", "macs") if name not in rule], "status", "arch"]
     rows = [{name: _cell(row[name]) for name in names} for row in _rows(ranking)]
     widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in names}
-    room = stdout.width - sum(width + 3 for name, width in widths.items() if name != "arch") - 4
-    widths["arch"] = max(16, min(widths["arch"], room))
+    wanted = widths.pop("arch")
+    for name in ("macs", "status"):  # a narrow terminal shows less, the CSV all
+        if _room_beside(widths) < MIN_ARCH:
+            widths.pop(name, None)
+    widths["arch"] = max(MIN_ARCH, min(wanted, _room_beside(widths)))
     table = Table(title=title)
     for name, width in widths.items():
         justify: Literal["left", "right"] = "left" if name in ("status", "arch") else "right"
         table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(row[name] for name in widths))
     stdout.print(table)
+
+
+def _room_beside(widths: Mapping[str, int]) -> int:
+    """Characters left for one more column of a table on this terminal."""
+    return stdout.width - sum(width + 3 for width in widths.values()) - 4
 
 
 def _print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
