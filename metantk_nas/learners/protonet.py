@@ -13,7 +13,7 @@ from metantk_nas.episodes.episode import Episode
 from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, one_hot, outputs
 from metantk_nas.networks.norms import NormKind
 
-INITIAL_SCALE = 5.0
+INITIAL_SCALE = 10.0
 LOG_SCALE = "extra.log_scale"
 
 
@@ -25,10 +25,11 @@ class ProtoNet(AbstractLearner):
     ``c_k`` is the mean feature of class ``k``'s support images; logits are ``−‖φ(x) − c_k‖²``. There is no inner
     loop and no head, so any number of classes will do; training on more classes than the test has helps.
 
-    Distances grow with the number of features, and at the hundreds of features of a cell network the plain logits
-    start so far apart that nothing is learnt (few-shot DARTS on CIFAR-FS: a loss of 100 against 2.5). So they are
-    divided by the number of features and multiplied by a learnt scale (metric scaling, Oreshkin, Rodríguez López &
-    Lacoste, NeurIPS 2018, arXiv 1805.10123).
+    Distances grow with the number of features and with their size, which differ by orders of magnitude between
+    architectures: plain logits of a wide cell network start so far apart that nothing is learnt (few-shot DARTS on
+    CIFAR-FS: a loss of 100), those of a narrow one so close that learning is slow. So they are measured in units of
+    the mean squared distance between the episode's class means, and multiplied by a learnt scale (metric scaling,
+    Oreshkin, Rodríguez López & Lacoste, NeurIPS 2018, arXiv 1805.10123).
 
     Args:
         learn_scale: learn the scale; without it the logits are the paper's.
@@ -37,7 +38,7 @@ class ProtoNet(AbstractLearner):
     learn_scale: bool = True
 
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "outer_lr": 1e-3}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1}
 
     @property
     def norm(self) -> NormKind:
@@ -54,9 +55,8 @@ class ProtoNet(AbstractLearner):
         """Compute the cross-entropy of the query set; support and query share one pass, as in the paper's code."""
         features = outputs(model, parameters, torch.cat([episode.support_images, episode.query_images])).features
         support, query = features.tensor_split([len(episode.support_labels)])
-        logits = self._scale(parameters, features) * prototype_logits(
-            support, episode.support_labels, query, episode.n_way
-        )
+        prototypes = class_means(support, episode.support_labels, episode.n_way)
+        logits = self._scale(parameters, prototypes) * prototype_logits(prototypes, query)
         return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
 
     def adapt(
@@ -64,27 +64,38 @@ class ProtoNet(AbstractLearner):
     ) -> Predictor:
         """Compute the class means."""
         support = outputs(model, parameters, support_images).features
-        scale = self._scale(parameters, support)
+        prototypes = class_means(support, support_labels, n_way)
+        scale = self._scale(parameters, prototypes)
         return lambda query_images: (
-            scale * prototype_logits(support, support_labels, outputs(model, parameters, query_images).features, n_way)
+            scale * prototype_logits(prototypes, outputs(model, parameters, query_images).features)
         )
 
-    def _scale(self, parameters: Parameters, features: Tensor) -> Tensor | float:
-        return parameters[LOG_SCALE].exp() / features.shape[1] if self.learn_scale else 1.0
+    def _scale(self, parameters: Parameters, prototypes: Tensor) -> Tensor | float:
+        return parameters[LOG_SCALE].exp() / mean_squared_distance(prototypes) if self.learn_scale else 1.0
 
 
-def prototype_logits(support: Tensor, support_labels: Tensor, query: Tensor, n_way: int) -> Tensor:
-    """Negative squared Euclidean distances to the class means.
+def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:
+    """Mean feature of each class, the prototypes.
 
     Args:
         support: features ``[support, feature]``.
         support_labels: int64 ``[support]``.
-        query: features ``[query, feature]``.
         n_way: number of classes, each with at least one support row.
 
     Returns:
-        ``[query, n_way]``.
+        ``[n_way, feature]``.
     """
     members = one_hot(support_labels, n_way, like=support)
-    prototypes = (members.mT @ support) / members.sum(0)[:, None]
+    return (members.mT @ support) / members.sum(0)[:, None]
+
+
+def prototype_logits(prototypes: Tensor, query: Tensor) -> Tensor:
+    """Negative squared Euclidean distances ``[query, n_way]`` of features to class means."""
     return -(query[:, None] - prototypes).square().sum(-1)
+
+
+def mean_squared_distance(points: Tensor) -> Tensor:
+    """Mean of ``‖a − b‖²`` over the pairs of two or more rows; a tiny positive number if all coincide."""
+    n = len(points)
+    pairs = 2 * n * (points - points.mean(0)).square().sum()
+    return (pairs / (n * (n - 1))).clamp_min(torch.finfo(points.dtype).tiny)
