@@ -414,8 +414,13 @@ def metrics(as_json: Json = False, debug: Debug = False) -> None:
         for metric in METRICS.values()
     ]
     rows += [
-        {"name": name, "better": "preset", "description": " + ".join(parts), "source": "ranks of the parts, summed"}
-        for name, parts in PRESETS.items()
+        {
+            "name": name,
+            "better": "preset",
+            "description": " + ".join(metric.name for metric in rule.metrics),
+            "source": "ranks of the parts, summed",
+        }
+        for name, rule in PRESETS.items()
     ]
     _print_list(["name", "better", "description", "source"], rows, as_json=as_json)
 

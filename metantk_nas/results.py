@@ -9,7 +9,8 @@ The order, exactly:
    their raw values, which never enter a rank.
 2. Each metric of the rule ranks the *distinct* candidates in its own direction, ties sharing the average rank. Values
    are compared at six significant digits. Members of one canonical key share their values and count once.
-3. ``score`` is, by ``rule.combine``, the sum over metrics of the rank r, or of −log((m + 1 − r) / m) among m distinct
+3. ``score`` is, by ``rule.combine``, the sum over metrics of the rank r (with ``dense_rank_sum``, of ranks that ties
+   share without a gap, as in TE-NAS and MetaNTK-NAS), or of −log((m + 1 − r) / m) among m distinct
    candidates: AZ-NAS (Lee & Ham, CVPR 2024, eq. 12) with its sign turned. The logarithm punishes being last in
    anything; being first everywhere gives 0. **Lower is better.**
 4. ``rank`` is 1 + the number of candidates with a lower score, so members of one key share it and the next rank skips
@@ -32,11 +33,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from metantk_nas.errors import RunError, UsageError, unknown_name
+from metantk_nas.ordering import Array, combine, rounded
 from metantk_nas.rng import numpy_generator
 from metantk_nas.store import Candidate, json_text
 from metantk_nas.types import RankRule, Score
 
-Array: TypeAlias = NDArray[np.float64]
 Places: TypeAlias = NDArray[np.integer[Any]]
 
 JSON_SCHEMA_VERSION = 1
@@ -45,7 +46,6 @@ _TAIL = ("params", "macs", "seconds", "seed")
 _TEXT = ("arch", "key", "status", "reason")
 _WHOLE = ("rank", "params", "macs", "seed")
 _INTERVAL = ("rank_low", "rank_high")
-_SCORE_DECIMALS = 12  # the order of adding logarithms must not break a tie
 
 
 def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def rank(frame: pd.DataFrame, rule: RankRule) -> pd.DataFrame:
         ranked.loc[ok & lacking, "status"] = "not_scored"
     ok = ok & np.isfinite(values).all(axis=1)
     first, member = _distinct(ranked[ok], names)
-    scores = _combine(values[ok].T[:, None, first], rule)[0, member]
+    scores = combine(values[ok].T[:, None, first], rule)[0, member]
     ranked["score"], ranked["rank"] = np.nan, int(ok.sum()) + 1
     ranked.loc[ok, "score"] = scores
     ranked.loc[ok, "rank"] = rankdata(scores, method="min").astype(int)
@@ -171,7 +171,7 @@ def rank_interval(
         distinct_draws, occurrence = np.unique(np.sort(draws, axis=1), axis=0, return_inverse=True)
         values = np.stack([_repeat_values(units, table, metric.name, repeats) for metric in rule.metrics])
         means = np.stack([values[:, :, draw].mean(axis=2) for draw in distinct_draws], axis=1)
-        ranks = rankdata(_combine(means, rule)[:, member], method="min", axis=1).astype(np.int32)
+        ranks = rankdata(combine(means, rule)[:, member], method="min", axis=1).astype(np.int32)
         tail = (1 - level) / 2
         edges[:, ok] = np.quantile(ranks[occurrence.ravel()], [tail, 1 - tail], axis=0, method="inverted_cdf")
     return pd.DataFrame(dict(zip(_INTERVAL, edges, strict=True)), index=ranked.index).astype("Int64")
@@ -193,25 +193,9 @@ def _distinct(frame: pd.DataFrame, names: list[str]) -> tuple[Places, Places]:
     """Find the rows that differ in key or in a metric: their first positions, and to which of them each row belongs."""
     compared = pd.DataFrame({"key": frame["key"].to_numpy()})
     for name in names:
-        compared[name] = _rounded(frame[name].to_numpy(float))
+        compared[name] = rounded(frame[name].to_numpy(float))
     member = compared.groupby(list(compared.columns), sort=False).ngroup().to_numpy()
     return np.unique(member, return_index=True)[1], member
-
-
-def _combine(values: Array, rule: RankRule) -> Array:
-    """Combine metric ranks into scores, ``(metric, draw, candidate)`` to ``(draw, candidate)``; lower is better."""
-    directed = [-part if metric.higher_is_better else part for part, metric in zip(values, rule.metrics, strict=True)]
-    ranks = rankdata(_rounded(np.stack(directed)), method="average", axis=-1)
-    if rule.combine == "log_rank_sum":
-        n_candidates = ranks.shape[-1]
-        ranks = -np.log((n_candidates + 1 - ranks) / n_candidates)
-    combined: Array = ranks.sum(axis=0).round(_SCORE_DECIMALS)
-    return combined
-
-
-def _rounded(values: Array) -> Array:
-    """Round to six significant digits, so that the last bits of a sum do not decide an order."""
-    return np.array([float(f"{value:.5e}") for value in values.flat]).reshape(values.shape)
 
 
 def _repeat_values(units: pd.DataFrame, table: pd.DataFrame, name: str, repeats: list[int]) -> Array:

@@ -17,12 +17,12 @@ from typing import Self
 from metantk_nas.errors import RunError
 from metantk_nas.types import Score
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE candidate (
         position INTEGER PRIMARY KEY, arch TEXT NOT NULL, key TEXT NOT NULL, representative TEXT NOT NULL,
-        params INTEGER NOT NULL, macs INTEGER NOT NULL)""",
+        params INTEGER NOT NULL, macs INTEGER NOT NULL, is_genotype INTEGER NOT NULL)""",
     """CREATE TABLE score (
         key TEXT NOT NULL, repeat INTEGER NOT NULL, scorer TEXT NOT NULL, metric_values TEXT NOT NULL,
         status TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL,
@@ -50,7 +50,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One architecture that a search asked for.
+    """One architecture that a search asked for: a genotype, or a subspace on the way to one.
 
     Args:
         position: place in the order of asking, from 0.
@@ -59,6 +59,7 @@ class Candidate:
         representative: text of the member of the key that is scored.
         params: trainable parameters.
         macs: multiply-accumulate operations for one image.
+        is_genotype: whether it is finished; subspaces are scored, but never ranked.
     """
 
     position: int
@@ -67,6 +68,7 @@ class Candidate:
     representative: str
     params: int
     macs: int
+    is_genotype: bool = True
 
 
 def json_text(value: object, indent: int | None = None) -> str:
@@ -228,7 +230,7 @@ class ScoreStore:
             ) from error
 
     def _insert_candidate(self, candidate: Candidate) -> None:
-        statement = "INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (position) DO NOTHING"
+        statement = "INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (position) DO NOTHING"
         if self._database.execute(statement, astuple(candidate)).rowcount:
             return
         query = "SELECT * FROM candidate WHERE position = ?"

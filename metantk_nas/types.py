@@ -68,13 +68,14 @@ class RankRule:
     Args:
         name: preset name, or the comma-separated metric list that was asked for.
         metrics: the parts, each ranked in its own direction; ties share a rank.
-        combine: ``"rank_sum"`` adds ranks; ``"log_rank_sum"`` adds ``−ln((m + 1 − rank)/m)`` over m candidates, so
+        combine: ``"rank_sum"`` adds ranks, ties sharing their mean; ``"dense_rank_sum"`` adds ranks that ties share
+            without leaving a gap (1, 1, 2); ``"log_rank_sum"`` adds ``−ln((m + 1 − rank)/m)`` over m candidates, so
             that a bad rank in one part weighs more than a good rank in another.
     """
 
     name: str
     metrics: tuple[Metric, ...]
-    combine: Literal["rank_sum", "log_rank_sum"] = "rank_sum"
+    combine: Literal["rank_sum", "dense_rank_sum", "log_rank_sum"] = "rank_sum"
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
     database.close()
-    with pytest.raises(RunError, match="schema version 99, this program writes 1"):
+    with pytest.raises(RunError, match="schema version 99, this program writes 2"):
         ScoreStore(path, FINGERPRINT)
 
 

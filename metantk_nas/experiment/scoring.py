@@ -1,38 +1,30 @@
 """Search and score: from a spec to a ranking on disk, one committed chunk at a time."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import RunError
+from metantk_nas.experiment.engine import Engine
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.networks.build import build_network
 from metantk_nas.report.html import write_report
 from metantk_nas.results import Ranking, make_ranking, read_json, write_json
-from metantk_nas.scorers.base import AbstractScorer
-from metantk_nas.searchers.base import SearchProblem
+from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, Told
+from metantk_nas.searchers.given import GivenSearcher
 from metantk_nas.searchers.registry import make_searcher
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
+from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.store import Candidate, ScoreStore
-from metantk_nas.types import Score
-
-BYTES_PER_ACTIVATION = 8
-"""Measured peak memory of the kernel scorer over the activations of its chunk, in float32, rounded up."""
 
 ASK = 64
 """Architectures asked of a searcher at a time."""
-
-CHUNK_BYTES = 2 * 2**30
-"""Memory that a chunk of candidates may take where ``--chunk`` is not given."""
-
-MAX_CHUNK = 16
-"""Candidates of a chunk at most: beyond this a larger chunk gains nothing."""
 
 
 def search(spec: SearchSpec, out: Path, *, command: Sequence[str] = (), progress: Progress | None = None) -> Ranking:
@@ -51,10 +43,10 @@ def search(spec: SearchSpec, out: Path, *, command: Sequence[str] = (), progress
     """
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
-    searcher = make_searcher(spec.searcher, SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed))
-    asked = iter(partial(searcher.ask, ASK), [])
-    total = spec.candidate_budget or bench.space.size
-    return _run(bench, asked, out, total=total, command=command, progress=progress)
+    searcher = make_searcher(
+        spec.searcher, SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed, bench.order)
+    )
+    return _run(bench, searcher, out, command=command, progress=progress)
 
 
 def score(
@@ -74,8 +66,8 @@ def score(
     """
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
-    genotypes = [bench.space.parse(arch) for arch in archs]
-    return _run(bench, iter([genotypes]), out, total=len(genotypes), command=command, progress=progress)
+    given = GivenSearcher([bench.space.parse(arch) for arch in archs])
+    return _run(bench, given, out, command=command, progress=progress)
 
 
 def load_ranking(run: Path, space: Space) -> Ranking:
@@ -123,26 +115,13 @@ def refuse_foreign(out: Path) -> None:
 
 
 def _run(
-    bench: Workbench,
-    asked: Iterator[list[Genotype]],
-    out: Path,
-    *,
-    total: int,
-    command: Sequence[str],
-    progress: Progress | None,
+    bench: Workbench, searcher: AbstractSearcher, out: Path, *, command: Sequence[str], progress: Progress | None
 ) -> Ranking:
-    """Score batches as they come, then write what the run leaves behind."""
+    """Score architectures as they are asked for, then write what the run leaves behind."""
     spec = bench.spec
-    candidates: list[Candidate] = []
     with ScoreStore(out / "scores.sqlite", bench.fingerprint) as store:
-        for genotypes in asked:
-            batch = [_candidate(bench, genotype, at) for at, genotype in enumerate(genotypes, len(candidates))]
-            store.add_candidates(batch)
-            for chunk in _chunks(bench, batch):
-                _score_chunk(bench, store, chunk)
-                candidates += chunk
-                if progress is not None:
-                    progress("scoring", len(candidates), total)
+        _converse(bench, searcher, store, progress)
+        candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
         ranking = make_ranking(
             candidates, store.scores({candidate.key for candidate in candidates}), spec.rule, spec.seed
         )
@@ -153,6 +132,41 @@ def _run(
     return _buildable(ranking, bench.space, manifest)
 
 
+def _converse(bench: Workbench, searcher: AbstractSearcher, store: ScoreStore, progress: Progress | None) -> None:
+    """Let the searcher ask and the engine answer until there is nothing more to ask."""
+    engine = Engine(bench, store)
+    n_asked = n_done = 0
+    while True:
+        while engine.hungry and (architectures := searcher.ask(ASK)):
+            batch = [_candidate(bench, each, at) for at, each in enumerate(architectures, n_asked)]
+            n_asked += len(batch)
+            store.add_candidates(batch)
+            engine.submit(batch)
+        if engine.idle:
+            return
+        for candidate in engine.collect():
+            searcher.tell(bench.space.read(candidate.arch), _told(bench, store, candidate))
+            n_done += 1
+            if progress is not None:
+                progress("scoring", n_done, searcher.total)
+
+
+def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:
+    """Gather what was found of a candidate, ``[metric, repeat]``; None unless all of it is in order."""
+    names = [metric.name for metric in bench.spec.rule.metrics]
+    known = {"params": float(candidate.params), "macs": float(candidate.macs)}
+    values = np.full((len(names), bench.spec.repeats), np.nan)
+    for found in store.scores([candidate.key]):
+        if found.status != "ok":
+            return None
+        if found.repeat < bench.spec.repeats:
+            row = {**found.values, **known}
+            for place, name in enumerate(names):
+                if name in row:
+                    values[place, found.repeat] = row[name]
+    return values if np.isfinite(values).all() else None
+
+
 def _earlier_training(out: Path) -> dict[str, Any]:
     """What the manifest of an earlier sitting says of trainings; they are still there."""
     path = out / "manifest.json"
@@ -160,46 +174,18 @@ def _earlier_training(out: Path) -> dict[str, Any]:
     return {"training": record["training"]} if "training" in record else {}
 
 
-def _candidate(bench: Workbench, genotype: Genotype, position: int) -> Candidate:
-    space, cost = bench.space, bench.cost(genotype)
-    representative = space.format(space.representative(genotype))
-    return Candidate(position, space.format(genotype), space.key(genotype), representative, cost.params, cost.macs)
-
-
-def _chunks(bench: Workbench, batch: Sequence[Candidate]) -> Iterator[list[Candidate]]:
-    """Cut a batch into chunks that fit into memory."""
-    size = bench.spec.chunk or _chunk_size(bench, batch)
-    for start in range(0, len(batch), size):
-        yield list(batch[start : start + size])
-
-
-def _chunk_size(bench: Workbench, batch: Sequence[Candidate]) -> int:
-    """Candidates whose activations fit into `CHUNK_BYTES`, by the largest of a batch."""
-    spec = bench.spec
-    n_rows = spec.n_episodes * spec.n_way * (spec.n_shot + spec.n_query)
-    largest = max(bench.cost(bench.space.parse(candidate.representative)).activations for candidate in batch)
-    return max(1, min(MAX_CHUNK, CHUNK_BYTES // (n_rows * largest * BYTES_PER_ACTIVATION)))
-
-
-def _score_chunk(bench: Workbench, store: ScoreStore, chunk: Sequence[Candidate]) -> None:
-    """Compute and commit what the store lacks of a chunk: one transaction per repeat and scorer."""
-    representatives = {candidate.key: candidate.representative for candidate in chunk}
-    for repeat in range(bench.spec.repeats):
-        for scorer in bench.scorers:
-            keys = store.missing(representatives, repeat, scorer.name)
-            if keys:
-                genotypes = [bench.space.parse(representatives[key]) for key in keys]
-                store.put(_scores(scorer, keys, genotypes, repeat))
-
-
-def _scores(scorer: AbstractScorer, keys: Sequence[str], genotypes: Sequence[Genotype], repeat: int) -> list[Score]:
-    start = time.perf_counter()
-    findings = scorer.score(genotypes, repeat)
-    seconds = (time.perf_counter() - start) / len(keys)
-    return [
-        Score(key, repeat, scorer.name, finding.values, finding.status, finding.reason, seconds)
-        for key, finding in zip(keys, findings, strict=True)
-    ]
+def _candidate(bench: Workbench, architecture: Architecture, position: int) -> Candidate:
+    space, cost = bench.space, bench.cost(architecture)
+    scored = space.representative(architecture) if isinstance(architecture, Genotype) else architecture
+    return Candidate(
+        position,
+        space.format(architecture),
+        space.key(architecture),
+        space.format(scored),
+        cost.params,
+        cost.macs,
+        is_genotype=isinstance(architecture, Genotype),
+    )
 
 
 def _manifest(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> dict[str, Any]:

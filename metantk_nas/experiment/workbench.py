@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import metadata
@@ -16,6 +17,7 @@ from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import UsageError
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.networks.cost import CostModel
+from metantk_nas.ordering import Array, places
 from metantk_nas.scorers.base import AbstractScorer
 from metantk_nas.scorers.registry import make_scorers, rank_rule
 from metantk_nas.scorers.setup import KernelSettings, ScoringSetup
@@ -65,6 +67,10 @@ class Workbench:
         setup = ScoringSetup(self.space, self.dataset, self.spec, self.spec.seed, self.device)
         extra = rank_rule(self.spec.metrics).metrics if self.spec.metrics else ()
         return make_scorers(setup, (*self.spec.rule.metrics, *extra))
+
+    def order(self, group: Sequence[Array]) -> list[float]:
+        """Compare architectures by what was found of them, as the ranking does; lower is better."""
+        return places(group, self.spec.rule)
 
     def allowed(self, genotype: Genotype) -> bool:
         """Whether an architecture keeps to the limits; asked before anything is computed."""

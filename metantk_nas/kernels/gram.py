@@ -8,7 +8,7 @@ Rows must not see each other: ``f_r`` may depend on row ``r`` alone, or a single
 not separate them. Group normalisation and batch normalisation in evaluation mode keep to this.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def layerwise_grams(
     *,
     head: nn.Module,
     n_candidates: int = 1,
-    users: Mapping[nn.Module, Sequence[int]] | None = None,
+    users: Mapping[nn.Module, Tensor] | None = None,
     output_reduction: OutputReduction = "sum",
     parameters: ParameterChoice | None = None,
 ) -> Grams:
@@ -69,7 +69,8 @@ def layerwise_grams(
         rows: inputs ``[row, …]``, the same for every candidate.
         head: the layer whose share is returned apart.
         n_candidates: candidates in the chunk.
-        users: for layers that not all candidates use, whose rows they see, in order.
+        users: for layers that not all candidates use, the indices of those whose rows they see, in order:
+            int64, on the device of ``rows``.
         output_reduction: ``"sum"``: f is the sum of the logits; ``"trace"``: the kernels of all
             logits are summed.
         parameters: which parameters count; weights only where absent.
@@ -113,9 +114,10 @@ class _Tape:
     """Turns each layer's input and output gradient into its share of the Gram matrices during the backward pass."""
 
     def __init__(
-        self, grams: Grams, head: nn.Module, users: Mapping[nn.Module, Sequence[int]], parameters: ParameterChoice
+        self, grams: Grams, head: nn.Module, users: Mapping[nn.Module, Tensor], parameters: ParameterChoice
     ) -> None:
         self.grams, self.head, self.users, self.parameters = grams, head, users, parameters
+        self.everybody = torch.arange(len(grams.ntk), device=grams.ntk.device)
         self.sources: list[Tensor] = []
         self.seen: set[nn.Module] = set()
         self.last = True
@@ -153,15 +155,14 @@ class _Tape:
         return watch
 
     def _add(self, layer: nn.Module, rules: tuple[Rule, ...], inputs: Tensor, grads: Tensor) -> None:
-        n_candidates, n_rows, _ = self.grams.ntk.shape
-        users = self.users.get(layer, range(n_candidates))
-        index = torch.tensor(users, device=grads.device)
+        n_rows = self.grams.ntk.shape[-1]
+        users = self.users.get(layer, self.everybody)
         for rule in rules:
             jacobian = rule(layer, inputs, grads).unflatten(0, (len(users), n_rows))
             share = (jacobian @ jacobian.mT).double()
-            self.grams.ntk.index_add_(0, index, share)
+            self.grams.ntk.index_add_(0, users, share)
             if layer is self.head:
-                self.grams.head.index_add_(0, index, share)
+                self.grams.head.index_add_(0, users, share)
 
 
 def check_rows_independent(network: nn.Module) -> None:

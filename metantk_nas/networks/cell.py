@@ -13,11 +13,8 @@ from torch import Tensor, nn
 
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.networks.ops import FactorizedReduction, make_op, relu_conv_norm
-from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.genotype import Choice
 from metantk_nas.spaces.space import Space
-
-Choice = tuple[int, int, str]
-"""One way to fill an edge of a cell: (node, input state, operation)."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +31,12 @@ class Routing:
 
     Args:
         n_candidates: candidates in the chunk.
-        users: for each choice in use, the indices of its candidates in ascending order.
+        users: for each choice in use, the indices of its candidates in ascending order, int64, on the
+            network's device.
     """
 
     n_candidates: int
-    users: Mapping[Choice, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, genotypes: Sequence[Genotype], cell_type: str) -> "Routing":
-        """Read the routing of a chunk off its genotypes; ``none`` is nobody's choice."""
-        users: dict[Choice, list[int]] = {}
-        for candidate, genotype in enumerate(genotypes):
-            for node, edges in enumerate(genotype.cell(cell_type)):
-                for op, source in edges:
-                    if op != "none":
-                        users.setdefault((node, source, op), []).append(candidate)
-        return cls(len(genotypes), {choice: tuple(users[choice]) for choice in sorted(users)})
+    users: Mapping[Choice, Tensor]
 
 
 class Cell(nn.Module):
@@ -115,7 +102,7 @@ class Cell(nn.Module):
     def _node(self, node: int, states: Sequence[Tensor], routing: Routing) -> Tensor:
         """Sum what the node's edges deliver, candidate by candidate."""
         everybody: list[Tensor] = []
-        some: list[tuple[tuple[int, ...], Tensor]] = []
+        some: list[tuple[Tensor, Tensor]] = []
         for choice, users in routing.users.items():
             at, source, _ = choice
             if at != node:
@@ -134,16 +121,16 @@ class Cell(nn.Module):
         drops = self.training and self.drop_path_prob > 0 and not isinstance(operation, nn.Identity)
         return drop_path(out, self.drop_path_prob) if drops else out
 
-    def _scatter(self, parts: Sequence[tuple[tuple[int, ...], Tensor]], like: Tensor, routing: Routing) -> Tensor:
+    def _scatter(self, parts: Sequence[tuple[Tensor, Tensor]], like: Tensor, routing: Routing) -> Tensor:
         """Add each part to the rows of its users; candidates without a part stay zero."""
         height, width = (-(-size // self.stride) for size in like.shape[-2:])
         if not parts:  # channels first: PyTorch 2.13 crashes in GroupNorm's backward over a channels-last constant
             return like.new_zeros(like.shape[0], self.channels, height, width)
         n_rows = like.shape[0] // routing.n_candidates
         total = like.new_zeros(routing.n_candidates, n_rows, height, width, self.channels)
-        users = [user for part_users, _ in parts for user in part_users]
+        users = torch.cat([part_users for part_users, _ in parts])
         values = torch.cat([_split(part, len(part_users)) for part_users, part in parts])
-        return _join(total.index_add(0, _index(users, like), values))
+        return _join(total.index_add_(0, users, values))
 
 
 def drop_path(images: Tensor, probability: float) -> Tensor:
@@ -156,9 +143,9 @@ def _name(choice: Choice) -> str:
     return "_".join(map(str, choice))
 
 
-def _select(state: Tensor, users: Sequence[int], routing: Routing) -> Tensor:
+def _select(state: Tensor, users: Tensor, routing: Routing) -> Tensor:
     """Take the rows of some candidates."""
-    return _join(_split(state, routing.n_candidates).index_select(0, _index(users, state)))
+    return _join(_split(state, routing.n_candidates).index_select(0, users))
 
 
 def _split(state: Tensor, n_candidates: int) -> Tensor:
@@ -173,7 +160,3 @@ def _split(state: Tensor, n_candidates: int) -> Tensor:
 def _join(state: Tensor) -> Tensor:
     """Undo `_split`."""
     return state.flatten(0, 1).movedim(-1, 1)
-
-
-def _index(users: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor(users, device=like.device)

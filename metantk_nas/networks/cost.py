@@ -9,10 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from metantk_nas.networks.cell import Routing
-from metantk_nas.networks.network import CellNetwork, all_choices
-from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.networks.network import CellNetwork, all_choices, route
 from metantk_nas.spaces.space import Space
+from metantk_nas.spaces.subspace import Architecture
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Cost:
 
 
 FREE = Cost(0, 0, 0)
-"""What ``none`` costs."""
+"""What nothing costs."""
 
 
 class CostModel:
@@ -49,20 +48,18 @@ class CostModel:
 
     def __init__(self, space: Space, *, n_outputs: int, in_channels: int, image_size: int) -> None:
         self.space = space
-        self._choices = all_choices(space)
         self._image = (1, in_channels, image_size, image_size)
         with torch.device("meta"):
             self._network = CellNetwork(
-                space, self._choices, n_outputs=n_outputs, in_channels=in_channels, norm="batch"
+                space, all_choices(space), n_outputs=n_outputs, in_channels=in_channels, norm="batch"
             ).eval()
 
-    def __call__(self, genotype: Genotype) -> Cost:
-        """Cost of the stand-alone model of ``genotype``, operations on dead branches included."""
+    def __call__(self, architecture: Architecture) -> Cost:
+        """Cost of a genotype's stand-alone model, dead branches included, or of a subspace with all its operations."""
         cost = self._tables[None]
         for cell_type in self.space.cell_types:
-            for node, edges in enumerate(genotype.cell(cell_type)):
-                for op, source in edges:
-                    cost += FREE if op == "none" else self._tables[cell_type, node, source, op]
+            for choice in architecture.choices(cell_type):
+                cost += self._tables[cell_type, *choice]
         return cost
 
     @cached_property
@@ -92,9 +89,8 @@ class CostModel:
 
         layers = [module for module in self._network.modules() if next(module.children(), None) is None]
         handles = [layer.register_forward_hook(count) for layer in layers]
-        everything = {cell_type: Routing(1, dict.fromkeys(used, (0,))) for cell_type, used in self._choices.items()}
         with torch.no_grad():
-            self._network(torch.empty(self._image, device="meta"), everything)
+            self._network(torch.empty(self._image, device="meta"), route(self.space, [self.space.subspace()]))
         for handle in handles:
             handle.remove()
         return costs

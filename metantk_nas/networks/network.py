@@ -2,33 +2,44 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from metantk_nas.networks.cell import Cell, Choice, Routing, Signal
+from metantk_nas.networks.cell import Cell, Routing, Signal
 from metantk_nas.networks.norms import NormKind, make_norm
 from metantk_nas.networks.ops import ResidualReduction
-from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.genotype import Choice
 from metantk_nas.spaces.space import Space
+from metantk_nas.spaces.subspace import Architecture
 
 Route = Mapping[str, Routing]
 """A `Routing` for each cell type of the space."""
 
 
-def route(space: Space, genotypes: Sequence[Genotype]) -> Route:
-    """Say which candidates of a chunk use which operation of the shared network."""
-    return {cell_type: Routing.of(genotypes, cell_type) for cell_type in space.cell_types}
+def route(space: Space, architectures: Sequence[Architecture], device: torch.device | str = "cpu") -> Route:
+    """Say which candidates of a chunk use which operation of the shared network.
+
+    A subspace uses every operation that is alive in it. All indices travel to the device at once.
+    """
+    users: dict[str, dict[Choice, list[int]]] = {cell_type: {} for cell_type in space.cell_types}
+    for candidate, architecture in enumerate(architectures):
+        for cell_type, used in users.items():
+            for choice in architecture.choices(cell_type):
+                used.setdefault(choice, []).append(candidate)
+    in_order = {cell_type: {choice: used[choice] for choice in sorted(used)} for cell_type, used in users.items()}
+    flat = [candidate for used in in_order.values() for who in used.values() for candidate in who]
+    sizes = [len(who) for used in in_order.values() for who in used.values()]
+    parts = iter(torch.tensor(flat, dtype=torch.int64, device=device).split(sizes))
+    return {
+        cell_type: Routing(len(architectures), {choice: next(parts) for choice in used})
+        for cell_type, used in in_order.items()
+    }
 
 
 def all_choices(space: Space) -> dict[str, list[Choice]]:
     """Every way to fill every edge, for each cell type: the over-complete network's operations."""
-    choices = [
-        (node, source, op)
-        for node in range(space.n_nodes)
-        for source in range(space.n_inputs + node)
-        for op in space.ops
-        if op != "none"
-    ]
-    return dict.fromkeys(space.cell_types, choices)
+    whole = space.subspace()
+    return {cell_type: list(whole.choices(cell_type)) for cell_type in space.cell_types}
 
 
 class CellNetwork(nn.Module):
@@ -125,13 +136,14 @@ class CellNetwork(nn.Module):
         logits: Tensor = self.head(self.features(images, chunk))
         return logits
 
-    def users(self, chunk: Route) -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
+    def users(self, chunk: Route) -> Iterator[tuple[nn.Module, Tensor]]:
         """Yield each module inside an operation with the candidates whose rows it sees.
 
         Modules that are not yielded (stem, preprocessing, bridges, head) serve every candidate.
-        Operations that nobody uses are yielded with no candidates.
+        Operations that nobody uses are not yielded.
         """
         for cell, cell_type in zip(self.cells_in_order, self.cell_types, strict=True):
             for choice, module in cell.operations():
-                used_by = chunk[cell_type].users.get(choice, ())
-                yield from ((part, used_by) for part in module.modules())
+                used_by = chunk[cell_type].users.get(choice)
+                if used_by is not None:
+                    yield from ((part, used_by) for part in module.modules())

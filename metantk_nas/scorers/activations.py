@@ -16,34 +16,37 @@ from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.setup import ScoringSetup
-from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Skeleton
+from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
-Receive = Callable[[str, Tensor, Sequence[int]], None]
-"""(name of the ReLU, which units are on ``[candidate, row, unit]``, the candidates) → nothing."""
+Receive = Callable[[str, Tensor, Tensor], None]
+"""(name of the ReLU, which units are on ``[candidate, row, unit]``, indices of the candidates) → nothing."""
 
 
-def run_with_patterns(network: CellNetwork, genotypes: Sequence[Genotype], images: Tensor, receive: Receive) -> None:
+def run_with_patterns(
+    network: CellNetwork, architectures: Sequence[Architecture], images: Tensor, receive: Receive
+) -> None:
     """Run a chunk forward and hand over every ReLU's activation pattern.
 
     Args:
         network: weight-shared network.
-        genotypes: the chunk.
+        architectures: the chunk.
         images: ``[row, channel, height, width]``.
         receive: called once per ReLU that runs.
     """
-    chunk = route(network.space, genotypes)
-    with _watching(network, dict(network.users(chunk)), len(genotypes), receive), torch.no_grad():
+    chunk = route(network.space, architectures, images.device)
+    everybody = torch.arange(len(architectures), device=images.device)
+    with _watching(network, dict(network.users(chunk)), everybody, receive), torch.no_grad():
         network(images, chunk)
 
 
 @contextmanager
 def _watching(
-    network: nn.Module, users: Mapping[nn.Module, Sequence[int]], n_candidates: int, receive: Receive
+    network: nn.Module, users: Mapping[nn.Module, Tensor], everybody: Tensor, receive: Receive
 ) -> Iterator[None]:
     def watcher(name: str, module: nn.Module) -> Callable[[nn.Module, object, Tensor], None]:
-        seen_by = users.get(module, range(n_candidates))
+        seen_by = users.get(module, everybody)
 
         def watch(_: nn.Module, __: object, output: Tensor) -> None:
             receive(name, (output > 0).unflatten(0, (len(seen_by), -1)).flatten(2), seen_by)
@@ -79,18 +82,18 @@ class ActivationOverlapScorer(AbstractScorer):
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
 
-    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+    def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:
         """Score a chunk with one forward pass."""
         rows = self._setup.rows(repeat)
         images = rows.images[rows.distinct]
-        overlap = torch.zeros(len(genotypes), len(images), len(images), dtype=torch.float64, device=images.device)
+        overlap = torch.zeros(len(architectures), len(images), len(images), dtype=torch.float64, device=images.device)
 
-        def receive(_: str, on: Tensor, users: Sequence[int]) -> None:
+        def receive(_: str, on: Tensor, users: Tensor) -> None:
             signs = 2 * on.float() - 1
             agreeing = (signs @ signs.mT).double().add_(on.shape[-1]).div_(2)
-            overlap.index_add_(0, torch.tensor(users, device=images.device), agreeing)
+            overlap.index_add_(0, users, agreeing)
 
-        run_with_patterns(self._setup.network(repeat), genotypes, images, receive)
+        run_with_patterns(self._setup.network(repeat), architectures, images, receive)
         found = spectra(overlap, compute_dtype=torch.float64)  # its entries are whole numbers, so exact
         log_determinants = found.eigenvalues.clamp_min(0).log().sum(-1).tolist()
         verdicts = zip(log_determinants, found.status, found.reason, strict=True)
@@ -120,28 +123,28 @@ class LinearRegionScorer(AbstractScorer):
         self._setup = setup
         self._network = cache(self._thin_network)
 
-    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+    def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:
         """Score a chunk with one forward pass per draw."""
-        counts = torch.zeros(len(genotypes))
+        counts = torch.zeros(len(architectures))
         for draw in range(self.n_draws):
             seed = child_seed(self._setup.seed, "linear_regions", repeat, draw)
-            counts += self._count(genotypes, seed)
+            counts += self._count(architectures, seed)
         return [Finding({"n_linear_regions": count}) for count in (counts / self.n_draws).tolist()]
 
-    def _count(self, genotypes: Sequence[Genotype], seed: int) -> Tensor:
+    def _count(self, architectures: Sequence[Architecture], seed: int) -> Tensor:
         """Count the distinct patterns of one draw, ``[candidate]``."""
         network = self._network(seed)
         generator = torch.Generator().manual_seed(child_seed(seed, "inputs"))
         shape = (self.n_samples, 1, self.side, self.side)
         images = torch.randn(shape, generator=generator).to(self._setup.device)
-        codes = torch.zeros(len(genotypes), self.n_samples, dtype=torch.int64, device=images.device)
+        codes = torch.zeros(len(architectures), self.n_samples, dtype=torch.int64, device=images.device)
 
-        def receive(name: str, on: Tensor, users: Sequence[int]) -> None:
+        def receive(name: str, on: Tensor, users: Tensor) -> None:
             key = torch.Generator().manual_seed(child_seed(seed, "code", name))
             weights = torch.randint(2**62, (on.shape[-1],), generator=key).to(on.device)
-            codes.index_add_(0, torch.tensor(users, device=on.device), (on * weights).sum(-1))
+            codes.index_add_(0, users, (on * weights).sum(-1))
 
-        run_with_patterns(network, genotypes, images, receive)
+        run_with_patterns(network, architectures, images, receive)
         return torch.tensor([len(code.unique()) for code in codes], dtype=torch.float32)
 
     def _thin_network(self, seed: int) -> CellNetwork:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
 
@@ -33,5 +33,5 @@ class AbstractScorer(ABC):
     metrics: tuple[Metric, ...]
 
     @abstractmethod
-    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
-        """Score a chunk in one repeat; one finding per genotype, in order."""
+    def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:
+        """Score a chunk in one repeat; one finding per architecture, in order."""

@@ -11,7 +11,7 @@ from metantk_nas.kernels.spectrum import Spectra, spectra
 from metantk_nas.networks.network import route
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.setup import ScoringSetup
-from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
 METANTK_PAPER = "MetaNTK-NAS, arXiv 2203.09137"
@@ -52,10 +52,10 @@ class KernelScorer(AbstractScorer):
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
 
-    def score(self, genotypes: Sequence[Genotype], repeat: int) -> list[Finding]:
+    def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:
         """Score a chunk: one forward, one backward, one Gram matrix per layer."""
         rows = self._setup.rows(repeat)
-        grams = self.grams(genotypes, repeat)
+        grams = self.grams(architectures, repeat)
         settings = self._setup.kernel
         base = grams.ntk if settings.adaptation == "maml" else grams.head
         inner = {"inner_time": settings.inner_time, "inner_reg": settings.inner_reg}
@@ -67,19 +67,19 @@ class KernelScorer(AbstractScorer):
         table = {name: values.tolist() for name, values in columns.items()}
         return [
             Finding({name: values[i] for name, values in table.items()}, *_verdict(meta, plain, i))
-            for i in range(len(genotypes))
+            for i in range(len(architectures))
         ]
 
-    def grams(self, genotypes: Sequence[Genotype], repeat: int) -> Grams:
+    def grams(self, architectures: Sequence[Architecture], repeat: int) -> Grams:
         """Gram matrices of a chunk on one repeat's rows."""
         network = self._setup.network(repeat)
-        chunk = route(self._setup.space, genotypes)
+        chunk = route(self._setup.space, architectures, self._setup.device)
         return layerwise_grams(
             network,
             lambda images: network(images, chunk),
             self._setup.rows(repeat).images,
             head=network.head,
-            n_candidates=len(genotypes),
+            n_candidates=len(architectures),
             users=dict(network.users(chunk)),
             output_reduction=self._setup.kernel.output_reduction,
         )

@@ -27,9 +27,11 @@ METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*(m for scorer in SCORERS for m in scorer.metrics), *COST_METRICS)
 }
 
-PRESETS: dict[str, tuple[str, ...]] = {
-    "metantk": ("condition_number", "trace"),
-    "metantk-nas": ("condition_number", "n_linear_regions"),
+PRESETS: dict[str, RankRule] = {
+    "metantk": RankRule("metantk", (METRICS["condition_number"], METRICS["trace"])),
+    "metantk-nas": RankRule(
+        "metantk-nas", (METRICS["condition_number"], METRICS["n_linear_regions"]), "dense_rank_sum"
+    ),
 }
 """Ranking presets: ``metantk`` is the MetaNTK alone; ``metantk-nas`` is the rule of arXiv 2203.09137."""
 
@@ -40,7 +42,9 @@ def rank_rule(text: str) -> RankRule:
     Raises:
         UsageError: a name is neither a preset nor a metric, or stands twice.
     """
-    names = PRESETS.get(text) or tuple(part.strip() for part in text.split(","))
+    if text in PRESETS:
+        return PRESETS[text]
+    names = tuple(part.strip() for part in text.split(","))
     for name in names:
         if name not in METRICS:
             in_list = len(names) > 1

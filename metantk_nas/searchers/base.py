@@ -1,12 +1,22 @@
-"""What a searcher is: it is asked for architectures and told their scores. It never sees how a score is made."""
+"""What a searcher is: it is asked for architectures and told what was found. It never sees how a score is made."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metantk_nas.errors import UsageError
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
+from metantk_nas.spaces.subspace import Architecture
+
+Told = NDArray[np.float64]
+"""What was found of an architecture: raw values ``[metric, repeat]`` of the metrics that are ranked by."""
+
+Order = Callable[[Sequence[Told]], Sequence[float]]
+"""Places of a group of architectures among each other, the lower the better; equal places are ties."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class SearchProblem:
         budget: most architectures to ask for; None asks for as many as there are.
         seed: seed of the run; a searcher draws from the stream ``"search"`` alone.
         allowed: whether an architecture satisfies the limits on parameters and multiply-adds.
+        order: compares architectures by what was told of them.
 
     Raises:
         UsageError: the budget is not positive.
@@ -27,6 +38,7 @@ class SearchProblem:
     budget: int | None
     seed: int
     allowed: Callable[[Genotype], bool]
+    order: Order
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 1:
@@ -36,26 +48,33 @@ class SearchProblem:
 class AbstractSearcher(ABC):
     """Asks for architectures, one stream of them per problem.
 
-    The stream depends on the problem and the scores told, not on how ``ask`` cuts it into pieces: a search that was
-    interrupted is replayed by asking a new searcher again.
+    The stream depends on the problem and on what was told, never on how ``ask`` cuts it into pieces or on how far
+    ahead it is asked: a search that was interrupted is replayed by asking a new searcher again.
     """
 
     @abstractmethod
-    def ask(self, n: int) -> list[Genotype]:
-        """Return the next ``n`` architectures; fewer, or none, when the budget or the space is used up.
+    def ask(self, n: int) -> list[Architecture]:
+        """Return the next architectures, ``n`` at most.
+
+        None at all means: what was asked must be told first; or, when all of it was told, that the search is over.
 
         Raises:
             UsageError: no architecture at all is allowed.
         """
 
     @abstractmethod
-    def tell(self, genotype: Genotype, score: float | None) -> None:
-        """Learn the score of an architecture that was asked.
+    def tell(self, architecture: Architecture, found: Told | None) -> None:
+        """Learn what was found of an architecture that was asked; architectures are told in the order of asking.
 
         Args:
-            genotype: the architecture.
-            score: the lower the better, as in ``ranking.csv``; None if it could not be scored.
+            architecture: as it was asked.
+            found: its values; None if it could not be scored.
         """
+
+    @property
+    @abstractmethod
+    def total(self) -> int:
+        """How many architectures will be asked, at most."""
 
 
 def nothing_allowed(n_tried: int, how: str) -> UsageError:

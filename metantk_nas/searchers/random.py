@@ -6,8 +6,9 @@ from itertools import islice
 
 from metantk_nas.errors import UsageError
 from metantk_nas.rng import python_generator
-from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, nothing_allowed
+from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, Told, nothing_allowed
 from metantk_nas.spaces.genotype import Genotype
+from metantk_nas.spaces.subspace import Architecture
 
 MAX_ENUMERATED = 200_000
 """Largest space that is shuffled as a whole, so that its end is certain."""
@@ -27,14 +28,20 @@ class RandomSearcher(AbstractSearcher):
     def __init__(self, problem: SearchProblem) -> None:
         if problem.budget is None:
             raise UsageError("searcher 'random' got no budget; expected --budget N, or --searcher exhaustive for all.")
+        self._total = problem.budget
         self._stream = islice(_distinct(problem), problem.budget)
 
-    def ask(self, n: int) -> list[Genotype]:
+    def ask(self, n: int) -> list[Architecture]:
         """Return the next ``n`` architectures, each of another canonical key."""
         return list(islice(self._stream, n))
 
-    def tell(self, genotype: Genotype, score: float | None) -> None:
+    def tell(self, architecture: Architecture, found: Told | None) -> None:
         """Learn nothing."""
+
+    @property
+    def total(self) -> int:
+        """How many architectures will be asked, at most."""
+        return self._total
 
 
 def _distinct(problem: SearchProblem) -> Iterator[Genotype]:

@@ -1,5 +1,6 @@
 """One finished architecture: which operation reads which state, per cell type."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 Edge = tuple[str, int]
@@ -11,6 +12,10 @@ Node = tuple[Edge, ...]
 
 Cell = tuple[Node, ...]
 """The nodes of a cell; a node reads only inputs and earlier nodes."""
+
+
+Choice = tuple[int, int, str]
+"""An operation in its place in a cell: (node, state that it reads, operation)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -32,3 +37,10 @@ class Genotype:
             KeyError: the genotype has no such cell type.
         """
         return dict(self.cells)[cell_type]
+
+    def choices(self, cell_type: str) -> Iterator[Choice]:
+        """Yield the operations of one cell type; ``none`` is the absence of one."""
+        for node, edges in enumerate(self.cell(cell_type)):
+            for op, source in edges:
+                if op != "none":
+                    yield node, source, op

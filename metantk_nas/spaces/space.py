@@ -15,7 +15,7 @@ from metantk_nas.errors import GenotypeError, SpaceError, unknown_name
 from metantk_nas.spaces.canonical import canonical_form, canonical_key, smallest_order
 from metantk_nas.spaces.genotype import Genotype, Node
 from metantk_nas.spaces.ops import OPS
-from metantk_nas.spaces.subspace import EdgeSlot, SubSpace
+from metantk_nas.spaces.subspace import Architecture, EdgeSlot, SubSpace
 from metantk_nas.spaces.text import read_cell, read_cells, write_cell, write_cells
 
 T = TypeVar("T")
@@ -182,11 +182,22 @@ class Space:
         self.check(genotype)
         return genotype
 
-    def format(self, genotype: Genotype) -> str:
-        """Return the one text that stands for ``genotype``; ``parse`` reads it back."""
+    def format(self, architecture: Architecture) -> str:
+        """Return the one text that stands for a genotype or a subspace; ``read`` reads it back."""
+        if isinstance(architecture, SubSpace):
+            return architecture.text
         if len(self.cell_types) == 1:
-            return write_cell(genotype.cells[0][1])
-        return write_cells(genotype, self.concat)
+            return write_cell(architecture.cells[0][1])
+        return write_cells(architecture, self.concat)
+
+    def read(self, text: str) -> Architecture:
+        """Read what ``format`` wrote.
+
+        Raises:
+            GenotypeError: the text is malformed or its genotype is not in the space.
+            SpaceError: the text is that of a subspace, but not of this space.
+        """
+        return self.subspace().narrowed(text) if text.startswith("{") else self.parse(text)
 
     def check(self, genotype: Genotype) -> None:
         """Check that ``genotype`` is in the space.
@@ -227,13 +238,15 @@ class Space:
             for cell_type, cell in genotype.cells
         )
 
-    def key(self, genotype: Genotype) -> str:
+    def key(self, architecture: Architecture) -> str:
         """Return the canonical key, 20 hexadecimal digits: genotypes that compute the same functions share it.
 
         Parameters and multiply-adds are not functions of the key: a branch that never reaches the output still has
-        weights.
+        weights. A subspace has a key of its own.
         """
-        return canonical_key(self.canonical_forms(genotype))
+        if isinstance(architecture, SubSpace):
+            return canonical_key((architecture.text,))
+        return canonical_key(self.canonical_forms(architecture))
 
     def representative(self, genotype: Genotype) -> Genotype:
         """Return one member of the key of ``genotype``, to be scored in the place of all.

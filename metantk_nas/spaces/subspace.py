@@ -1,14 +1,15 @@
 """A search space that is being narrowed: the operations still alive on every edge."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
 from metantk_nas.errors import SpaceError, unknown_name
-from metantk_nas.spaces.genotype import Genotype, Node
+from metantk_nas.spaces.genotype import Choice, Genotype, Node
 
 
 class EdgeSlot(NamedTuple):
@@ -84,6 +85,37 @@ class SubSpace:
             cells.setdefault(cell_type, []).append(node)
         return Genotype(tuple((cell_type, tuple(nodes)) for cell_type, nodes in cells.items()))
 
+    def choices(self, cell_type: str) -> Iterator[Choice]:
+        """Yield the live operations of one cell type; ``none`` is the absence of one."""
+        for edge, ops in self.slots:
+            if edge.cell_type == cell_type:
+                yield from ((edge.node, edge.input, op) for op in ops if op != "none")
+
+    @property
+    def text(self) -> str:
+        """Live operations by cell type and edge (``node<input``), as JSON on one line; dead edges are left out."""
+        cells: dict[str, dict[str, tuple[str, ...]]] = {}
+        for edge, ops in self.slots:
+            if ops:
+                cells.setdefault(edge.cell_type, {})[f"{edge.node}<{edge.input}"] = ops
+        return json.dumps(cells, separators=(",", ":"))
+
+    def narrowed(self, text: str) -> "SubSpace":
+        """Return the part of this subspace that ``text`` of another stands for.
+
+        Raises:
+            SpaceError: the text is not that of a part of this subspace.
+        """
+        try:
+            cells = json.loads(text)
+            live = {slot: tuple(cells[slot[0]].get(f"{slot[1]}<{slot[2]}", ())) for slot, _ in self.slots}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SpaceError(f"{text!r} is not the text of a subspace; expected what SubSpace.text gives.") from error
+        part = replace(self, slots=tuple(live.items()))
+        if part.text != text or any(set(live[slot]) - set(ops) for slot, ops in self.slots):
+            raise SpaceError(f"{text!r} is not a part of this subspace: an edge or operation of it is not here.")
+        return part
+
     @cached_property
     def _nodes(self) -> dict[tuple[str, int], dict[int, tuple[str, ...]]]:
         """Live operations by input, by cell type and node."""
@@ -94,3 +126,7 @@ class SubSpace:
 
     def _n_kept(self, edges: Mapping[int, tuple[str, ...]]) -> int:
         return len(edges) if self.edges_per_node is None else self.edges_per_node
+
+
+Architecture = Genotype | SubSpace
+"""What can be scored: a finished genotype, or a subspace as the network in which every live operation is present."""

@@ -4,13 +4,14 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from metantk_nas.errors import UsageError
-from metantk_nas.searchers.base import SearchProblem
+from metantk_nas.searchers.base import SearchProblem, Told
 from metantk_nas.searchers.registry import make_searcher
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
@@ -30,7 +31,11 @@ def make_problem(
     seed: int = 0,
     allowed: Callable[[Genotype], bool] = anything,
 ) -> SearchProblem:
-    return SearchProblem(load_space(space), budget, seed, allowed)
+    return SearchProblem(load_space(space), budget, seed, allowed, by_mean)
+
+
+def by_mean(group: Sequence[Told]) -> list[float]:
+    return [float(found.mean()) for found in group]
 
 
 def drive(name: str, problem: SearchProblem, chunk: int = 16) -> list[Genotype]:
@@ -41,7 +46,8 @@ def drive(name: str, problem: SearchProblem, chunk: int = 16) -> list[Genotype]:
         assert len(asked) <= chunk
         stream += asked
         for genotype in asked:
-            searcher.tell(genotype, -float(n_convolutions(genotype)) or None)
+            found = np.full((1, 2), -float(n_convolutions(genotype)))
+            searcher.tell(genotype, found if found.any() else None)
     assert searcher.ask(chunk) == []
     return stream
 

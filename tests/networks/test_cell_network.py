@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from metantk_nas.networks.build import build_network, build_shared, resize
-from metantk_nas.networks.cell import Routing, drop_path
+from metantk_nas.networks.cell import drop_path
 from metantk_nas.networks.network import route
 from metantk_nas.networks.ops import FactorizedReduction
 from metantk_nas.spaces.load import load_space
@@ -135,9 +135,27 @@ def test_a_routing_lists_the_users_of_each_choice() -> None:
         space.parse("|skip_connect~0|+|none~0|none~1|+|none~0|none~1|nor_conv_1x1~2|"),
         space.parse("|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|nor_conv_1x1~2|"),
     ]
-    assert Routing.of(chunk, "cell") == Routing(
-        2, {(0, 0, "nor_conv_3x3"): (1,), (0, 0, "skip_connect"): (0,), (2, 2, "nor_conv_1x1"): (0, 1)}
-    )
+    routing = route(space, chunk)["cell"]
+    assert routing.n_candidates == 2
+    assert {choice: users.tolist() for choice, users in routing.users.items()} == {
+        (0, 0, "nor_conv_3x3"): [1],
+        (0, 0, "skip_connect"): [0],
+        (2, 2, "nor_conv_1x1"): [0, 1],
+    }
+
+
+def test_a_subspace_uses_every_live_operation_and_equals_the_sum_of_them() -> None:
+    """Un-pruned networks run beside finished ones in one chunk, each as if it were alone."""
+    space = small("darts_fewshot")
+    network, (genotype,) = build_shared(space, n_outputs=3, in_channels=2, seed=0).double(), draw(space, 1)
+    whole = space.subspace()
+    edge, ops = whole.slots[3]
+    chunk = [whole, genotype, whole.without(edge, ops[2])]
+    together = network(images(2).double(), route(space, chunk)).unflatten(0, (3, 2))
+    for found, architecture in zip(together, chunk, strict=True):
+        alone = network(images(2).double(), route(space, [architecture]))
+        torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-10)
+    assert (together[0] - together[2]).abs().min() > 1e-6
 
 
 def test_users_say_whose_rows_each_module_sees() -> None:
@@ -155,9 +173,10 @@ def test_users_say_whose_rows_each_module_sees() -> None:
         handle.remove()
     users = dict(network.users(used))
     assert set(users) & set(seen)
+    assert all(module in seen for module in users if isinstance(module, nn.Conv2d | nn.GroupNorm))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.GroupNorm):
-            assert seen.get(module, 0) == 2 * len(users.get(module, range(3)))
+            assert module not in seen or seen[module] == 2 * len(users.get(module, range(3)))
 
 
 def test_drop_path_drops_whole_rows_and_keeps_the_expectation() -> None:
