@@ -9,7 +9,7 @@ not separate them. Group normalisation and batch normalisation in evaluation mod
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from metantk_nas.errors import UsageError
 from metantk_nas.kernels.per_sample import BIAS_RULES, NORM_RULES, WEIGHT_RULES, Rule
+from metantk_nas.kernels.precision import exact_float32, outer_product
 from metantk_nas.types import OutputReduction
 
 
@@ -83,25 +84,18 @@ def layerwise_grams(
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)
     grams = Grams(total, torch.zeros_like(total))
     tape = _Tape(grams, head, users or {}, parameters or ParameterChoice())
-    with torch.enable_grad(), _full_precision(), tape.recording(network):
-        watched = rows.detach().requires_grad_()
-        logits = forward(watched)
+    with torch.enable_grad(), exact_float32(), tape.recording(network):
+        logits = forward(rows.detach())
         targets = [logits.sum()] if output_reduction == "sum" else [column.sum() for column in logits.unbind(1)]
         for index, target in enumerate(targets):
             tape.last = index == len(targets) - 1
-            leaves = [watched, *tape.sources]
-            torch.autograd.grad(target, leaves, retain_graph=not tape.last, allow_unused=True)
+            torch.autograd.grad(target, tape.sources, retain_graph=not tape.last, allow_unused=True)
     return grams
 
 
 def ntk(network: nn.Module, rows: Tensor, *, head: nn.Module, output_reduction: OutputReduction = "sum") -> Tensor:
     """Compute the NTK ``[row, row]`` (float64) of one stand-alone network; see `layerwise_grams`."""
     return layerwise_grams(network, network, rows, head=head, output_reduction=output_reduction).ntk[0]
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    """Keep convolutions on a GPU in float32 and repeatable: TF32's 10-bit mantissa would drown small eigenvalues."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 COVERED = frozenset({*WEIGHT_RULES, *NORM_RULES})
@@ -140,7 +134,7 @@ class _Tape:
             if layer in self.seen:
                 raise UsageError(f"{layer} runs twice in one forward pass; expected a layer of its own for each use.")
             self.seen.add(layer)
-            if not args[0].requires_grad:  # features that do not depend on the rows still have weights behind them
+            if not args[0].requires_grad:  # the first layers, and those behind features that do not depend on the rows
                 self.sources.append(output.requires_grad_())
             kept = [args[0].detach()]
 
@@ -158,8 +152,9 @@ class _Tape:
         n_rows = self.grams.ntk.shape[-1]
         users = self.users.get(layer, self.everybody)
         for rule in rules:
-            jacobian = rule(layer, inputs, grads).unflatten(0, (len(users), n_rows))
-            share = (jacobian @ jacobian.mT).double()
+            share = grads.new_zeros(len(users), n_rows, n_rows, dtype=torch.float64)
+            for part in rule(layer, inputs, grads):
+                share += outer_product(part.unflatten(0, (len(users), n_rows)))
             self.grams.ntk.index_add_(0, users, share)
             if layer is self.head:
                 self.grams.head.index_add_(0, users, share)

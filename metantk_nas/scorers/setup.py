@@ -120,7 +120,8 @@ class ScoringSetup:
                 labels.query.to(self.device),
                 _distinct(images).to(self.device),
             )
-            self._rows[repeat] = Rows(images.to(self.device, self.dtype), layout, *on_device)
+            on_device_images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
+            self._rows[repeat] = Rows(on_device_images, layout, *on_device)
         return self._rows[repeat]
 
     def _episodes(self, repeat: int) -> list[Episode]:

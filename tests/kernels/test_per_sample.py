@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -16,6 +17,10 @@ def by_autograd(layer: nn.Module, inputs: Tensor, grads: Tensor, parameter: str)
 
     jacobian: Tensor = jacrev(products)(getattr(layer, parameter).detach())
     return jacobian.flatten(1)
+
+
+def whole(parts: Iterable[Tensor]) -> Tensor:
+    return torch.cat(list(parts), dim=1)
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -42,7 +47,7 @@ def test_a_convolution_has_the_gradients_of_autograd(size: tuple[int, int]) -> N
             continue
         grads = random(*output.shape, seed=1)
         for rule, parameter in ((WEIGHT_RULES[nn.Conv2d], "weight"), (BIAS_RULES[nn.Conv2d], "bias")):
-            found, expected = rule(layer, inputs, grads), by_autograd(layer, inputs, grads, parameter)
+            found, expected = whole(rule(layer, inputs, grads)), by_autograd(layer, inputs, grads, parameter)
             assert found.shape == expected.shape, options
             torch.testing.assert_close(found @ found.T, expected @ expected.T, msg=str(options))
 
@@ -52,7 +57,7 @@ def test_a_linear_layer_sums_over_positions(positions: tuple[int, ...]) -> None:
     layer = nn.Linear(4, 2).double()
     inputs, grads = random(3, *positions, 4, seed=0), random(3, *positions, 2, seed=1)
     for rule, parameter in ((WEIGHT_RULES[nn.Linear], "weight"), (BIAS_RULES[nn.Linear], "bias")):
-        torch.testing.assert_close(rule(layer, inputs, grads), by_autograd(layer, inputs, grads, parameter))
+        torch.testing.assert_close(whole(rule(layer, inputs, grads)), by_autograd(layer, inputs, grads, parameter))
 
 
 @pytest.mark.parametrize("layer", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4)])
@@ -61,4 +66,4 @@ def test_a_normalisation_has_its_scale_and_then_its_shift(layer: nn.Module) -> N
     layer.eval()
     inputs, grads = random(3, 4, 5, 5, seed=0), random(3, 4, 5, 5, seed=1)
     expected = torch.cat([by_autograd(layer, inputs, grads, name) for name in ("weight", "bias")], dim=1)
-    torch.testing.assert_close(NORM_RULES[type(layer)](layer, inputs, grads), expected)
+    torch.testing.assert_close(whole(NORM_RULES[type(layer)](layer, inputs, grads)), expected)
