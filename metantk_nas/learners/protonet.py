@@ -38,7 +38,7 @@ class ProtoNet(AbstractLearner):
     learn_scale: bool = True
 
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "train_budget": 1000}
 
     @property
     def norm(self) -> NormKind:
