@@ -126,6 +126,7 @@ class _Tape:
                     handles.append(layer.register_forward_hook(self._watcher(self.parameters.rules(layer))))
             yield
         finally:
+            self.sources.clear()  # their hooks hold this tape: a circle that the garbage collector cannot see
             for handle in handles:
                 handle.remove()
 
