@@ -1,15 +1,18 @@
-"""How several metrics make one order."""
+"""How several metrics make one order: by ranks that are added up, or by Pareto fronts."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from metantk_nas.types import RankRule
+from metantk_nas.types import Metric, RankRule
 
 Array: TypeAlias = NDArray[np.float64]
+Whole: TypeAlias = NDArray[np.int64]
 
 SCORE_DECIMALS = 12
 """Digits to which sums of ranks are compared: the order of adding logarithms must not break a tie."""
@@ -42,3 +45,83 @@ def places(group: Sequence[Array], rule: RankRule) -> list[float]:
     means = np.stack([found.mean(axis=1) for found in group], axis=-1)
     scores: list[float] = combine(means[:, None], rule)[0].tolist()
     return scores
+
+
+def pareto_places(
+    group: Sequence[Array], metrics: Sequence[Metric], objectives: Sequence[Metric], rule: RankRule
+) -> list[float]:
+    """Order a group by front, and within a front by crowding distance, the lonelier first; lower is better.
+
+    This is the crowded comparison of NSGA-II (Deb, Pratap, Agarwal & Meyarivan, IEEE TEVC 2002, section III).
+
+    Args:
+        group: for each architecture its raw values ``[metric, repeat]``; repeats are averaged first.
+        metrics: what the rows of a value are; those of ``rule`` come first.
+        objectives: some of ``metrics``, in directions of their own, and ``score``, which stands for ``rule``.
+        rule: what ``score`` is.
+    """
+    means = np.stack([found.mean(axis=1) for found in group])
+    columns = {metric.name: means[:, row] for row, metric in enumerate(metrics)}
+    columns["score"] = np.array(places([found[: len(rule.metrics)] for found in group], rule))
+    table = objective_costs(columns, objectives)
+    front = fronts(table)
+    distance = np.zeros(len(table))
+    for number in np.unique(front):
+        distance[front == number] = crowding_distances(table[front == number])
+    _, order = np.unique(np.stack([front, -distance], axis=1), axis=0, return_inverse=True)
+    return [float(place) for place in order.ravel()]
+
+
+def objective_costs(columns: Mapping[str, Array], objectives: Sequence[Metric]) -> Array:
+    """Turn columns of values into costs ``[candidate, objective]``, the lower the better, at six significant digits."""
+    signed = [-columns[each.name] if each.higher_is_better else columns[each.name] for each in objectives]
+    return rounded(np.stack(signed, axis=1))
+
+
+def fronts(costs: Array) -> Whole:
+    """Number the Pareto front of every candidate, from 1: one that nobody beats, once the fronts before are set aside.
+
+    A candidate beats another that is nowhere lower and somewhere higher; equal ones share a front. Candidates are
+    inserted in lexicographic order, so that only those before can beat them, and their front is found by bisection
+    (ENS-BS: Zhang, Tian, Cheng & Jin, IEEE TEVC 2015). Then the first cost is settled, and a member whose others are
+    nowhere lower than a later member's need not be looked at again.
+
+    Args:
+        costs: ``[candidate, objective]``, the lower the better.
+    """
+    points, member = np.unique(costs, axis=0, return_inverse=True)
+    others: list[Array] = []
+    numbers = np.zeros(len(points), dtype=np.int64)
+    for index, point in enumerate(points[:, 1:]):
+        place = bisect_left(others, True, key=partial(_leaves_alone, point))
+        if place == len(others):
+            others.append(point[None])
+        else:
+            kept = others[place][(others[place] < point).any(axis=1)]
+            others[place] = np.vstack([kept, point])
+        numbers[index] = 1 + place
+    return numbers[member.ravel()]
+
+
+def _leaves_alone(point: Array, front: Array) -> bool:
+    """Whether nobody of a front beats a point that comes after all of them, the first cost aside."""
+    return not (front <= point).all(axis=1).any()
+
+
+def crowding_distances(costs: Array) -> Array:
+    """Sum over objectives of the gap between a candidate's two neighbours, in parts of the whole range.
+
+    The best and the worst in an objective get ``inf``; an objective in which all are equal adds nothing.
+
+    Args:
+        costs: ``[candidate, objective]`` of one front.
+    """
+    distances = np.zeros(len(costs))
+    for column in costs.T:
+        order = np.argsort(column, kind="stable")
+        ascending = column[order]
+        if ascending[-1] > ascending[0]:
+            gaps = np.full(len(costs), np.inf)
+            gaps[1:-1] = (ascending[2:] - ascending[:-2]) / (ascending[-1] - ascending[0])
+            distances[order] += gaps
+    return distances

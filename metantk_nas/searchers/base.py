@@ -69,12 +69,25 @@ class AbstractSearcher(ABC):
         Args:
             architecture: as it was asked.
             found: its values; None if it could not be scored.
+
+        Raises:
+            UsageError: a searcher that listens is told out of turn.
         """
 
     @property
     @abstractmethod
     def total(self) -> int:
         """How many architectures will be asked, at most."""
+
+
+def check_turn(told: Architecture, waiting: Sequence[Architecture]) -> None:
+    """Check that what is told is the first of those that were asked and wait to be told.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not waiting or told != waiting[0]:
+        raise UsageError("tell got an architecture out of turn; expected what ask returned, in that order.")
 
 
 def nothing_allowed(n_tried: int, how: str) -> UsageError:

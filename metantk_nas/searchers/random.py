@@ -29,7 +29,7 @@ class RandomSearcher(AbstractSearcher):
         if problem.budget is None:
             raise UsageError("searcher 'random' got no budget; expected --budget N, or --searcher exhaustive for all.")
         self._total = problem.budget
-        self._stream = islice(_distinct(problem), problem.budget)
+        self._stream = islice(distinct_draws(problem), problem.budget)
 
     def ask(self, n: int) -> list[Architecture]:
         """Return the next ``n`` architectures, each of another canonical key."""
@@ -44,8 +44,12 @@ class RandomSearcher(AbstractSearcher):
         return self._total
 
 
-def _distinct(problem: SearchProblem) -> Iterator[Genotype]:
-    """Yield the first allowed genotype of each key."""
+def distinct_draws(problem: SearchProblem) -> Iterator[Genotype]:
+    """Draw genotypes uniformly and yield the first allowed one of each key, until there are no more.
+
+    Raises:
+        UsageError: no architecture at all is allowed.
+    """
     patience = math.inf if _enumerable(problem) else MAX_FAILURES
     seen: set[str] = set()
     n_drawn = n_failures = 0

@@ -3,10 +3,10 @@ import pytest
 from metantk_nas.errors import UsageError
 from metantk_nas.searchers.exhaustive import ExhaustiveSearcher
 from metantk_nas.searchers.registry import make_searcher
-from tests.contracts.searcher import SearcherContract, drive, make_problem
+from tests.contracts.searcher import BudgetedSearcherContract, drive, make_problem
 
 
-class TestExhaustiveSearcher(SearcherContract):
+class TestExhaustiveSearcher(BudgetedSearcherContract):
     name = "exhaustive"
 
 

@@ -3,10 +3,10 @@ import pytest
 from metantk_nas.errors import UsageError
 from metantk_nas.searchers import random as random_search
 from metantk_nas.searchers.registry import make_searcher
-from tests.contracts.searcher import SearcherContract, drive, make_problem, n_convolutions
+from tests.contracts.searcher import BudgetedSearcherContract, drive, make_problem, n_convolutions
 
 
-class TestRandomSearcher(SearcherContract):
+class TestRandomSearcher(BudgetedSearcherContract):
     name = "random"
 
 
