@@ -13,24 +13,29 @@ import pandas as pd
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import unknown_name
 from metantk_nas.experiment import scoring, training
-from metantk_nas.experiment.spec import SearchSpec, TrainSpec
+from metantk_nas.experiment.spec import SearchSpec, TrainSpec, preset_fields
+from metantk_nas.experiment.workers import Note
 from metantk_nas.results import Ranking
 
 
 def search(
     *,
+    preset: str = "",
     out: str | Path | None = None,
     command: Sequence[str] = (),
     progress: Progress | None = None,
+    note: Note | None = None,
     **settings: Any,
 ) -> Ranking:
     """Score what a searcher proposes and rank it.
 
     Args:
-        out: directory of the run; ``results/<space>-<data>-seed<k>`` where None. The same call continues
-            an interrupted run.
+        preset: a search of a paper, such as ``"metantk-nas-2022"``; settings that are given win over it.
+        out: directory of the run; ``results/<space>-<data>-seed<k>`` where None, with the preset in the place of the
+            space if there is one. The same call continues an interrupted run.
         command: words of the command line, for the manifest.
         progress: called as ``progress(label, done, total)`` while work goes on.
+        note: called with a sentence when memory ran out or a worker died.
         settings: fields of `SearchSpec`, such as ``space="darts"``, ``data="omniglot"``, ``budget=200``.
 
     Returns:
@@ -38,11 +43,11 @@ def search(
         network of a row.
 
     Raises:
-        UsageError: a setting is unknown, or the search cannot be carried out.
+        UsageError: a preset or setting is unknown, or the search cannot be carried out.
     """
-    spec = _spec(SearchSpec, settings)
-    run = Path(out) if out is not None else spec.default_out()
-    return scoring.search(spec, run, command=command, progress=progress)
+    spec = _spec(SearchSpec, {**preset_fields(preset), **settings})
+    run = Path(out) if out is not None else spec.default_out(preset=preset)
+    return scoring.search(spec, run, command=command, progress=progress, note=note)
 
 
 def score(
@@ -51,6 +56,7 @@ def score(
     out: str | Path | None = None,
     command: Sequence[str] = (),
     progress: Progress | None = None,
+    note: Note | None = None,
     **settings: Any,
 ) -> Ranking:
     """Score given architectures: the same rows as a search would write for them.
@@ -60,6 +66,7 @@ def score(
         out: directory that keeps the scores; nothing is kept where None.
         command: as in `search`.
         progress: as in `search`.
+        note: as in `search`.
         settings: fields of `SearchSpec`.
 
     Raises:
@@ -67,9 +74,9 @@ def score(
     """
     spec = _spec(SearchSpec, settings)
     if out is not None:
-        return scoring.score(archs, spec, Path(out), command=command, progress=progress)
+        return scoring.score(archs, spec, Path(out), command=command, progress=progress, note=note)
     with TemporaryDirectory() as folder:
-        return scoring.score(archs, spec, Path(folder) / "scores", command=command, progress=progress)
+        return scoring.score(archs, spec, Path(folder) / "scores", command=command, progress=progress, note=note)
 
 
 def train(run: str | Path, *, top: int = 1, **settings: Any) -> pd.DataFrame:

@@ -112,11 +112,35 @@ OutputReductionName = Annotated[
     Literal["sum", "trace"],
     typer.Option(help="Kernel of the logits' sum, or sum of the logits' kernels.", rich_help_panel=EPISODES),
 ]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="A paper's search: metantk-nas-2022, metantk-nas-2022-anil. Options that are given win over it.",
+        rich_help_panel=WHAT,
+    ),
+]
 Searcher = Annotated[
-    str, typer.Option(help="How architectures are proposed: random, exhaustive.", rich_help_panel=SEARCH)
+    str, typer.Option(help="How architectures are proposed (see `searchers`).", rich_help_panel=SEARCH)
+]
+SearcherSettings = Annotated[
+    list[str] | None,
+    typer.Option("--searcher-set", metavar="NAME=VALUE", help="A setting of the searcher.", rich_help_panel=SEARCH),
 ]
 Budget = Annotated[
-    int | None, typer.Option(help="Architectures to score (48; exhaustive: all).", rich_help_panel=SEARCH)
+    int | None,
+    typer.Option(help="Architectures to score (48; exhaustive, pruning: all they ask).", rich_help_panel=SEARCH),
+]
+Pareto = Annotated[
+    str,
+    typer.Option(help="Also compare by objectives: metrics or score, e.g. params,score.", rich_help_panel=SEARCH),
+]
+FidelityText = Annotated[
+    str,
+    typer.Option(
+        "--fidelity",
+        help="First look by a smaller skeleton: auto, or init_channels=16,n_cells=3,keep=0.15.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 RankBy = Annotated[
     str, typer.Option(help="metantk, metantk-nas, or metrics: a,b,… (see `metrics`).", rich_help_panel=SEARCH)
@@ -133,6 +157,16 @@ MaxMacs = Annotated[
 Chunk = Annotated[
     int | None,
     typer.Option(help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Memory to use, of the CPU's processes or of each GPU: 4GiB.", rich_help_panel=RUN
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="A worker process on each: cuda:0,cuda:1 or cpu,cpu.", rich_help_panel=RUN),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
@@ -166,6 +200,8 @@ Settings = Annotated[
 
 @app.command()
 def search(
+    ctx: typer.Context,
+    preset: Preset = "",
     space: Space = "darts",
     data: Data = "glyphs",
     data_root: DataRoot = None,
@@ -183,8 +219,11 @@ def search(
     inner_reg: InnerReg = 1e-3,
     output_reduction: OutputReductionName = "sum",
     searcher: Searcher = "random",
+    searcher_settings: SearcherSettings = None,
     budget: Budget = None,
+    fidelity: FidelityText = "",
     rank_by: RankBy = "metantk",
+    pareto: Pareto = "",
     metrics: Metrics = "",
     max_params: MaxParams = None,
     max_macs: MaxMacs = None,
@@ -199,6 +238,8 @@ def search(
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Devices = None,
+    memory: Memory = None,
     chunk: Chunk = None,
     out: Out = None,
     as_json: Json = False,
@@ -210,15 +251,17 @@ def search(
     """
     given = dict(locals())
     from metantk_nas.experiment import scoring, training
-    from metantk_nas.experiment.spec import SearchSpec
+    from metantk_nas.experiment.spec import SearchSpec, preset_fields
 
+    given |= {name: value for name, value in preset_fields(preset).items() if _is_default(ctx, name)}
+    given["searcher_settings"] = _read_settings(searcher_settings or [], "--searcher-set population=32")
     spec = _spec(SearchSpec, given)
     train_spec = _train_spec({**given, "n_query": train_query})
     if train_top:
         training.read_settings(train_spec)
-    run = out or spec.default_out()
+    run = out or spec.default_out(preset=preset)
     with _progress() as progress:
-        ranking = scoring.search(spec, run, command=_command(), progress=progress)
+        ranking = scoring.search(spec, run, command=_command(), progress=progress, note=_note)
         trained = (
             training.train_run(run, train_top, train_spec, command=_command(), progress=progress) if train_top else None
         )
@@ -248,6 +291,8 @@ def score(
     metrics: Metrics = "",
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Devices = None,
+    memory: Memory = None,
     chunk: Chunk = None,
     out: Annotated[Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=RUN)] = None,
     as_json: Json = False,
@@ -260,7 +305,7 @@ def score(
 
     chosen = {name: given[name] for name in _field_names(SearchSpec) if name in given}
     with _progress() as progress:
-        ranking = api.score(_read_archs(archs), out=out, command=_command(), progress=progress, **chosen)
+        ranking = api.score(_read_archs(archs), out=out, command=_command(), progress=progress, note=_note, **chosen)
     if as_json:
         _print_json(_rows(ranking))
     else:
@@ -400,6 +445,23 @@ def learners(as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
+def searchers(as_json: Json = False, debug: Debug = False) -> None:
+    """List the searchers and their settings."""
+    from metantk_nas.searchers.registry import SEARCHERS
+
+    rows = [
+        {
+            "name": name,
+            "description": entry.description,
+            "source": entry.source or "–",
+            "settings": ", ".join(f"{setting}={value}" for setting, value in entry.defaults.items()) or "none",
+        }
+        for name, entry in SEARCHERS.items()
+    ]
+    _print_list(["name", "description", "source", "settings"], rows, as_json=as_json)
+
+
+@app.command()
 def metrics(as_json: Json = False, debug: Debug = False) -> None:
     """List the metrics, their directions, and the ranking presets."""
     from metantk_nas.scorers.registry import METRICS, PRESETS
@@ -437,16 +499,22 @@ def _spec(kind: Any, given: Mapping[str, Any]) -> Any:
 def _train_spec(given: Mapping[str, Any]) -> Any:
     from metantk_nas.experiment.spec import TrainSpec
 
-    return _spec(TrainSpec, {**given, "settings": _read_settings(given["settings"] or [])})
+    return _spec(TrainSpec, {**given, "settings": _read_settings(given["settings"] or [], "--set inner_lr=0.4")})
 
 
-def _read_settings(texts: Sequence[str]) -> dict[str, Any]:
+def _is_default(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was left at its default."""
+    source = ctx.get_parameter_source(name)
+    return source is None or source.name == "DEFAULT"
+
+
+def _read_settings(texts: Sequence[str], example: str) -> dict[str, Any]:
     """Read ``name=value`` pairs; a value is JSON where it can be, else text."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"--set {text!r} is not a setting; expected NAME=VALUE, for example inner_lr=0.4.")
+            raise UsageError(f"{text!r} is not a setting; expected NAME=VALUE, for example {example}.")
         try:
             found[name] = json.loads(value.lower() if value.lower() in ("true", "false", "none") else value)
         except ValueError:
@@ -473,6 +541,11 @@ def _command() -> list[str]:
     return ["metantk-nas", *sys.argv[1:]]
 
 
+def _note(text: str) -> None:
+    """Tell on stderr what happened on the way."""
+    stderr.print(f"Note: {_escape(text)}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on stderr for every label that is reported."""
@@ -497,10 +570,15 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 def _show_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> None:
     rows = [] if trained is None else json.loads(trained.to_json(orient="records"))
     paths = {"ranking": str(run / "ranking.csv"), "report": str(run / "report.html")}
+    objectives = [text.strip() for text in str(ranking.manifest["spec"]["pareto"]).split(",") if text]  # type: ignore[index]
     if as_json:
-        _print_json({"out": str(run), **paths, "top": _rows(ranking.top(TOP)), "evaluation": rows})
+        front = {"front": _rows(ranking.front())} if objectives else {}
+        _print_json({"out": str(run), **paths, "top": _rows(ranking.top(TOP)), **front, "evaluation": rows})
         return
-    _print_ranking(ranking.top(TOP), f"The best {TOP} of {len(ranking):,} architectures")
+    top = ranking.top(TOP)
+    _print_ranking(top, f"The best {len(top)} of {len(ranking):,} architectures")
+    if objectives:
+        _print_ranking(ranking.front(), f"Pareto front of {', '.join(objectives)}", objectives)
     best = ranking.top(1).frame
     if len(best):
         stdout.print(f"Best: {best['arch'].iloc[0]}", highlight=False, soft_wrap=True, markup=False)
@@ -513,8 +591,9 @@ def _show_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> 
         stdout.print(f"{name.capitalize()}: {path}", highlight=False, soft_wrap=True)
 
 
-def _print_ranking(ranking: "Ranking", title: str) -> None:
-    rule = [metric["name"] for metric in ranking.manifest["rank_rule"]["metrics"]]  # type: ignore[index]
+def _print_ranking(ranking: "Ranking", title: str, metrics: Sequence[str] = ()) -> None:
+    """Print the metrics that rank, or those that are named."""
+    rule = metrics or [metric["name"] for metric in ranking.manifest["rank_rule"]["metrics"]]  # type: ignore[index]
     names = ["rank", *rule, *[name for name in ("params", "macs") if name not in rule], "status", "arch"]
     rows = [{name: _cell(row[name]) for name in names} for row in _rows(ranking)]
     widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in names}

@@ -15,13 +15,16 @@ The order, exactly:
    anything; being first everywhere gives 0. **Lower is better.**
 4. ``rank`` is 1 + the number of candidates with a lower score, so members of one key share it and the next rank skips
    (1, 1, 1, 4). Rows of one rank follow in the order of key and text.
+
+With objectives there is also ``pareto``, the number of the Pareto front among all candidates whose status is ``"ok"``
+and that have a value of every objective: nobody is better than front 1 in one objective and as good in all others.
 """
 
 import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,19 +36,22 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from metantk_nas.errors import RunError, UsageError, unknown_name
-from metantk_nas.ordering import Array, combine, rounded
+from metantk_nas.ordering import Array, combine, fronts, objective_costs, rounded
 from metantk_nas.rng import numpy_generator
 from metantk_nas.store import Candidate, json_text
-from metantk_nas.types import RankRule, Score
+from metantk_nas.types import Metric, RankRule, Score
 
 Places: TypeAlias = NDArray[np.integer[Any]]
 
 JSON_SCHEMA_VERSION = 1
+SCREENED_OUT = "screened_out"
+"""Status of a candidate that a first look kept from being scored."""
 _HEAD = ("rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high")
 _TAIL = ("params", "macs", "seconds", "seed")
 _TEXT = ("arch", "key", "status", "reason")
 _WHOLE = ("rank", "params", "macs", "seed")
 _INTERVAL = ("rank_low", "rank_high")
+_FRONT = "pareto"
 
 
 def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
@@ -239,6 +245,19 @@ class Ranking:
         distinct = self.frame[self.frame["status"] == "ok"].drop_duplicates("key")
         return Ranking(distinct.head(k).reset_index(drop=True), self.manifest, self.builder)
 
+    def front(self) -> "Ranking":
+        """Keep the first Pareto front, one of each canonical key, in the order of ``rank``.
+
+        Raises:
+            UsageError: the ranking was made without objectives.
+        """
+        if _FRONT not in self.frame.columns:
+            raise UsageError(
+                "this ranking has no Pareto fronts; run the search with --pareto params,score, for example."
+            )
+        first = self.frame[self.frame[_FRONT].eq(1).fillna(False)].drop_duplicates("key")
+        return Ranking(first.reset_index(drop=True), self.manifest, self.builder)
+
     def build(self, row: "Mapping[str, Any] | pd.Series[Any]") -> Any:
         """Build the network of one row of this ranking.
 
@@ -281,10 +300,33 @@ def _read_column(name: str, cells: "pd.Series[str]") -> "pd.Series[Any]":
     if name in _WHOLE:
         return cells.astype("int64")
     numbers = pd.Series([float(cell) if cell else math.nan for cell in cells], dtype=float)
-    return numbers.astype("Int64") if name in _INTERVAL else numbers
+    return numbers.astype("Int64") if name in (*_INTERVAL, _FRONT) else numbers
 
 
-def make_ranking(candidates: Iterable[Candidate], scores: Iterable[Score], rule: RankRule, seed: int) -> Ranking:
+def pareto_front(ranked: pd.DataFrame, objectives: Sequence[Metric]) -> "pd.Series[Any]":
+    """Number the Pareto front of each row, from 1; missing where a row is not ``"ok"`` or lacks an objective.
+
+    Args:
+        ranked: what ``rank`` returns, with the columns of all objectives.
+        objectives: names of columns and their directions.
+    """
+    columns = {each.name: ranked[each.name].to_numpy(float) for each in objectives}
+    costs = objective_costs(columns, objectives)
+    ok = ranked["status"].eq("ok").to_numpy() & np.isfinite(costs).all(axis=1)
+    numbers = pd.Series(pd.NA, index=ranked.index, dtype="Int64")
+    numbers[ok] = fronts(costs[ok])
+    return numbers
+
+
+def make_ranking(
+    candidates: Iterable[Candidate],
+    scores: Iterable[Score],
+    rule: RankRule,
+    seed: int,
+    *,
+    objectives: Sequence[Metric] = (),
+    screened_out: Mapping[str, str] | None = None,
+) -> Ranking:
     """Rank candidates by their scores.
 
     A candidate without any score, or without a value that ``rule`` needs, is ``"not_scored"``. ``params`` and ``macs``
@@ -295,20 +337,40 @@ def make_ranking(candidates: Iterable[Candidate], scores: Iterable[Score], rule:
         scores: what was found, for their keys.
         rule: which metrics rank, and how they combine.
         seed: seed of the run.
+        objectives: what Pareto fronts are made of; no column ``pareto`` where empty.
+        screened_out: keys that a first look kept from being scored, best first, with the reason. They follow the
+            candidates that are ``"ok"`` in this order.
     """
     columns = ["arch", "key", "params", "macs"]
     frame = pd.DataFrame([[each.arch, each.key, each.params, each.macs] for each in candidates], columns=columns)
     table = repeat_table(scores).drop(columns=["params", "macs"], errors="ignore")
-    needed = [metric.name for metric in rule.metrics if metric.name not in columns]
+    wanted = [metric.name for metric in (*rule.metrics, *objectives)]
+    needed = [name for name in dict.fromkeys(wanted) if name not in {*columns, "score"}]
     table[[name for name in needed if name not in table.columns]] = np.nan
     frame = frame.join(aggregate(table), on="key")
     frame = frame.fillna({"status": "not_scored", "reason": "the store has no score of this key", "seconds": 0.0})
-    ranked = rank(frame, rule)
+    screened = frame["key"].isin(list(screened_out or ()))
+    frame.loc[screened, "status"] = SCREENED_OUT
+    frame.loc[screened, "reason"] = frame["key"].map(screened_out or {})
+    ranked = _continue_ranks(rank(frame, rule), list(screened_out or ()))
     ranked[list(_INTERVAL)] = rank_interval(ranked, table, rule, seed=seed)
     ranked["seed"] = seed
+    front = [_FRONT] if objectives else []
+    if objectives:
+        ranked[_FRONT] = pareto_front(ranked, objectives)
     first = [column for name in needed for column in (name, f"{name}_sd")]
-    others = [name for name in ranked.columns if name not in {*_HEAD, *first, *_TAIL}]
-    return Ranking(ranked[[*_HEAD, *first, *others, *_TAIL]])
+    others = [name for name in ranked.columns if name not in {*_HEAD, *front, *first, *_TAIL}]
+    return Ranking(ranked[[*_HEAD, *front, *first, *others, *_TAIL]])
+
+
+def _continue_ranks(ranked: pd.DataFrame, screened_out: Sequence[str]) -> pd.DataFrame:
+    """Let the keys that were screened out follow in their order; all others that are not ``"ok"`` come after them."""
+    places = {key: place for place, key in enumerate(screened_out)}
+    group = ranked["key"].map(places).where(ranked["status"] == SCREENED_OUT, len(places))
+    group = group.where(ranked["status"] != "ok", -1)
+    behind = rankdata(group, method="min").astype(int)
+    ranked["rank"] = ranked["rank"].where(ranked["status"] == "ok", behind)
+    return ranked.sort_values(["rank", "key", "arch"], kind="stable", ignore_index=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metantk_nas.cli import app
+from metantk_nas.errors import UsageError
 from tests.small_search import SMALL, command
 
 
@@ -26,6 +27,7 @@ def flags(**more):
         (["spaces"], ["darts_fewshot", "15,625"]),
         (["spaces", "darts"], ["1,037,664,180", "1806.09055"]),
         (["datasets"], ["glyphs", "omniglot", "cifar_fs", "folder"]),
+        (["searchers"], ["random", "exhaustive", "evolution", "population=32", "pruning", "2203.09137"]),
         (["learners"], ["maml", "anil", "kernel", "protonet", "rfs"]),
         (["metrics"], ["condition_number", "naswot", "metantk-nas", "n_linear_regions"]),
     ],
@@ -47,6 +49,13 @@ def test_lists_name_everything(words, expected, monkeypatch):
         (["search", "--rank-by", "condition_nmber"], "Did you mean 'condition_number'"),
         (["search", "--train-top", "1", "--learner", "protonett"], "Did you mean 'protonet'"),
         (["search", "--train-top", "1", "--set", "inner_lr"], "expected NAME=VALUE"),
+        (["search", "--searcher", "evolutoin"], "Did you mean 'evolution'"),
+        (["search", "--searcher", "evolution", "--searcher-set", "popsize=3"], "available: generation, population"),
+        (["search", "--searcher", "evolution", "--searcher-set", "population"], "--searcher-set population=32"),
+        (["search", "--searcher", "pruning", "--max-params", "1M"], "cannot keep --max-params"),
+        (["search", "--preset", "metantk-nas-2022", "--budget", "3"], "cannot keep --budget"),
+        (["search", "--preset", "metantk-nas"], "Did you mean 'metantk-nas-2022'"),
+        (["search", "--pareto", "params"], "at least two"),
         (["search", "--repeats", "0"], "--repeats is 0"),
         (["search", "--device", "cuda:99"], "does not see"),
         (["search", "--max-params", "many"], "200K or 2M"),
@@ -85,6 +94,30 @@ def test_search_prints_the_best_and_where_everything_is(tmp_path):
     assert str(out / "ranking.csv") in done.stdout.replace("\n", "")
     assert str(out / "report.html") in done.stdout.replace("\n", "")
     assert run("report", out).exit_code == 0
+
+
+def test_the_pareto_front_is_printed_and_is_in_the_json(tmp_path):
+    words = ["search", *flags(out=tmp_path / "run", budget=6), "--pareto", "params,score"]
+    assert "Pareto front of params, score" in run(*words).stdout
+    found = json.loads(run(*words, "--json").stdout)
+    assert found["front"]
+    assert all(row["pareto"] == 1 for row in found["front"])
+
+
+def test_options_that_are_given_win_over_the_preset_also_where_they_repeat_a_default(monkeypatch, tmp_path):
+    seen = []
+
+    def remember(spec, out, **_):
+        seen.append((spec, out))
+        raise UsageError("seen enough")
+
+    monkeypatch.setattr("metantk_nas.experiment.scoring.search", remember)
+    monkeypatch.chdir(tmp_path)
+    run("search", "--preset", "metantk-nas-2022-anil", "--space", "darts", "--inner-reg", "1e-3")
+    ((spec, out),) = seen
+    assert (spec.space, spec.inner_reg) == ("darts", 1e-3)
+    assert (spec.searcher, spec.n_cells, spec.adaptation, spec.inner_time) == ("pruning", 8, "anil", 1.0)
+    assert str(out) == "results/metantk-nas-2022-anil-glyphs-seed0"
 
 
 def test_json_goes_to_stdout_and_progress_to_stderr(tmp_path):

@@ -111,7 +111,8 @@ def test_another_ranking_rule_scores_only_what_is_new(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "reranked")
     ranking = metantk_nas.search(out=tmp_path / "reranked", **{**SMALL, "rank_by": "metantk-nas"})
     ok = ranking.frame.query("status == 'ok'")
-    expected = ok["condition_number"].rank("dense") + ok["n_linear_regions"].rank("dense", ascending=False)
+    by_condition = ok["condition_number"].rank(method="dense")
+    expected = by_condition + ok["n_linear_regions"].rank(method="dense", ascending=False)
     np.testing.assert_allclose(ok["score"].astype(float), expected)
     assert set(rows(finished / "scores.sqlite")) <= set(rows(tmp_path / "reranked" / "scores.sqlite"))
 

@@ -15,7 +15,8 @@ def test_imports_only_go_down():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["search", "--help"], ["spaces"], ["spaces", "darts"], ["spaces", "nowhere"]]
+    "arguments",
+    [["--help"], ["search", "--help"], ["spaces"], ["spaces", "darts"], ["spaces", "nowhere"], ["searchers"]],
 )
 def test_light_commands_import_no_torch(arguments):
     code = (

@@ -2,7 +2,7 @@ import errno
 import math
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -353,7 +353,7 @@ def test_all_of_nas_bench_201_with_three_repeats_ranks_within_seconds() -> None:
 # --- make_ranking and files
 
 
-def example() -> Ranking:
+def example(objectives: Sequence[Metric] = ()) -> Ranking:
     candidates = [
         *candidates_of(["a", "b", "c"]),
         Candidate(3, "arch-a2", "a", "arch-a", 999, 5),
@@ -368,7 +368,7 @@ def example() -> Ranking:
         ),
         *(Score(key, 0, "naswot", {"naswot": 3.0}) for key in "ab"),
     ]
-    return make_ranking(candidates, scores, RANK_SUM, seed=5)
+    return make_ranking(candidates, scores, RANK_SUM, 5, objectives=objectives)
 
 
 def test_the_columns_stand_in_their_order_and_every_candidate_is_there() -> None:
@@ -416,6 +416,18 @@ def test_members_of_a_key_may_differ_in_parameters_and_then_rank_apart() -> None
         ["large", 1, 1, 1],
         ["small", 2, 2, 2],
     ]
+
+
+def test_only_what_could_be_scored_is_on_a_pareto_front(tmp_path: Path) -> None:
+    objectives = [Metric(name, higher_is_better=False, description="", source="") for name in ("params", "macs")]
+    ranking = example(objectives)
+    found = dict(zip(ranking.frame["arch"], ranking.frame["pareto"].fillna(0), strict=True))
+    assert found == {"arch-a": 1, "arch-a2": 1, "arch-b": 2, "arch-c": 0, "arch-d": 0}
+    assert ranking.front().frame["arch"].to_list() == ["arch-a"]
+    ranking.save(tmp_path / "ranking.csv")
+    pd.testing.assert_frame_equal(Ranking.load(tmp_path / "ranking.csv").frame, ranking.frame)
+    for candidates in ([], candidates_of("a")):
+        assert len(make_ranking(candidates, [], RANK_SUM, 0, objectives=objectives).front()) == 0
 
 
 def test_a_ranking_comes_back_from_its_file_bit_by_bit(tmp_path: Path) -> None:

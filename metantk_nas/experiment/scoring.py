@@ -2,40 +2,53 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import RunError
 from metantk_nas.experiment.engine import Engine
+from metantk_nas.experiment.fidelity import Fidelity
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import Workbench
+from metantk_nas.experiment.workers import Note
 from metantk_nas.networks.build import build_network
 from metantk_nas.report.html import write_report
-from metantk_nas.results import Ranking, make_ranking, read_json, write_json
+from metantk_nas.results import Ranking, make_ranking, read_json, write_json, write_text
 from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, Told
 from metantk_nas.searchers.given import GivenSearcher
+from metantk_nas.searchers.pruning import PruningSearcher
 from metantk_nas.searchers.registry import make_searcher
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
-from metantk_nas.spaces.subspace import Architecture
+from metantk_nas.spaces.subspace import Architecture, EdgeSlot
 from metantk_nas.store import Candidate, ScoreStore
 
 ASK = 64
 """Architectures asked of a searcher at a time."""
 
 
-def search(spec: SearchSpec, out: Path, *, command: Sequence[str] = (), progress: Progress | None = None) -> Ranking:
+def search(
+    spec: SearchSpec,
+    out: Path,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Ranking:
     """Score what a searcher proposes and rank it; what an interrupted run has scored is not scored again.
 
     Args:
         spec: the search.
-        out: directory of the run; ``scores.sqlite``, ``ranking.csv``, ``manifest.json`` and
-            ``report.html`` are written there.
+        out: directory of the run; ``scores.sqlite``, ``ranking.csv``, ``manifest.json`` and ``report.html`` are
+            written there, and ``pruning.csv`` by the pruning search.
         command: words of the command line, for the manifest.
         progress: told how far the work is.
+        note: told when memory ran out and when a worker died.
 
     Raises:
         UsageError: the spec cannot be carried out.
@@ -43,14 +56,19 @@ def search(spec: SearchSpec, out: Path, *, command: Sequence[str] = (), progress
     """
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
-    searcher = make_searcher(
-        spec.searcher, SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed, bench.order)
-    )
-    return _run(bench, searcher, out, command=command, progress=progress)
+    problem = SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed, bench.order)
+    searcher = make_searcher(spec.searcher, problem, spec.searcher_settings)
+    return _run(bench, searcher, out, command=command, progress=progress, note=note)
 
 
 def score(
-    archs: Sequence[str], spec: SearchSpec, out: Path, *, command: Sequence[str] = (), progress: Progress | None = None
+    archs: Sequence[str],
+    spec: SearchSpec,
+    out: Path,
+    *,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+    note: Note | None = None,
 ) -> Ranking:
     """Score given architectures: the same rows as a search would write for them.
 
@@ -60,6 +78,7 @@ def score(
         out: as in `search`.
         command: as in `search`.
         progress: as in `search`.
+        note: as in `search`.
 
     Raises:
         GenotypeError: a text is not an architecture of the space.
@@ -67,7 +86,7 @@ def score(
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
     given = GivenSearcher([bench.space.parse(arch) for arch in archs])
-    return _run(bench, given, out, command=command, progress=progress)
+    return _run(bench, given, out, command=command, progress=progress, note=note)
 
 
 def load_ranking(run: Path, space: Space) -> Ranking:
@@ -115,26 +134,47 @@ def refuse_foreign(out: Path) -> None:
 
 
 def _run(
-    bench: Workbench, searcher: AbstractSearcher, out: Path, *, command: Sequence[str], progress: Progress | None
+    bench: Workbench,
+    searcher: AbstractSearcher,
+    out: Path,
+    *,
+    command: Sequence[str],
+    progress: Progress | None,
+    note: Note | None,
 ) -> Ranking:
     """Score architectures as they are asked for, then write what the run leaves behind."""
     spec = bench.spec
     with ScoreStore(out / "scores.sqlite", bench.fingerprint) as store:
-        _converse(bench, searcher, store, progress)
+        with Engine(bench.first_look, store, note) as engine:
+            _converse(bench, searcher, store, engine, progress)
         candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
+        screened_out: dict[str, str] = {}
+        if bench.fidelity is not None:
+            screened_out = _screen(bench, store, candidates, bench.fidelity)
+            best = [candidate for candidate in candidates if candidate.key not in screened_out]
+            with Engine(bench, store, note) as engine:
+                _score_all(engine, best, progress)
         ranking = make_ranking(
-            candidates, store.scores({candidate.key for candidate in candidates}), spec.rule, spec.seed
+            candidates,
+            store.scores({candidate.key for candidate in candidates}),
+            spec.rule,
+            spec.seed,
+            objectives=spec.objectives,
+            screened_out=screened_out,
         )
     manifest = {**_earlier_training(out), **_manifest(bench, ranking, command)}
     ranking.save(out / "ranking.csv")
+    if isinstance(searcher, PruningSearcher):
+        write_text(out / "pruning.csv", _pruning_table(searcher, spec))
     write_json(out / "manifest.json", manifest)
     write_report(out, bench.space)
     return _buildable(ranking, bench.space, manifest)
 
 
-def _converse(bench: Workbench, searcher: AbstractSearcher, store: ScoreStore, progress: Progress | None) -> None:
+def _converse(
+    bench: Workbench, searcher: AbstractSearcher, store: ScoreStore, engine: Engine, progress: Progress | None
+) -> None:
     """Let the searcher ask and the engine answer until there is nothing more to ask."""
-    engine = Engine(bench, store)
     n_asked = n_done = 0
     while True:
         while engine.hungry and (architectures := searcher.ask(ASK)):
@@ -151,20 +191,58 @@ def _converse(bench: Workbench, searcher: AbstractSearcher, store: ScoreStore, p
                 progress("scoring", n_done, searcher.total)
 
 
+def _screen(bench: Workbench, store: ScoreStore, candidates: Sequence[Candidate], fidelity: Fidelity) -> dict[str, str]:
+    """Rank candidates by the first look; the keys that are not scored at full size, best first, with the reason."""
+    scores = bench.first_look.own(store.scores({candidate.key for candidate in candidates}))
+    order = make_ranking(candidates, scores, bench.spec.rule, bench.spec.seed).frame
+    keys = order.drop_duplicates("key")
+    rest = keys.iloc[fidelity.n_kept(len(keys)) :]
+    look = f"by {fidelity.init_channels} channels and {fidelity.n_cells} cells"
+    return {key: f"place {place} of {len(order)} {look}" for key, place in zip(rest["key"], rest["rank"], strict=True)}
+
+
+def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progress | None) -> None:
+    """Score candidates that were asked for before."""
+    engine.submit(candidates)
+    n_done = 0
+    while not engine.idle:
+        n_done += len(engine.collect())
+        if progress is not None:
+            progress("scoring the best at full size", n_done, len(candidates))
+
+
 def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:
-    """Gather what was found of a candidate, ``[metric, repeat]``; None unless all of it is in order."""
-    names = [metric.name for metric in bench.spec.rule.metrics]
-    known = {"params": float(candidate.params), "macs": float(candidate.macs)}
-    values = np.full((len(names), bench.spec.repeats), np.nan)
-    for found in store.scores([candidate.key]):
-        if found.status != "ok":
-            return None
-        if found.repeat < bench.spec.repeats:
-            row = {**found.values, **known}
-            for place, name in enumerate(names):
-                if name in row:
-                    values[place, found.repeat] = row[name]
-    return values if np.isfinite(values).all() else None
+    """Gather what a searcher is told of a candidate, ``[metric, repeat]``; None unless all of it is in order."""
+    look, n_repeats = bench.first_look, bench.spec.repeats
+    values = {name: np.full(n_repeats, np.nan) for name in (metric.name for metric in bench.spec.told)}
+    values |= {name: np.full(n_repeats, float(getattr(candidate, name))) for name in values.keys() & {"params", "macs"}}
+    for found in look.own(store.scores([candidate.key])):
+        if found.repeat < n_repeats:
+            if found.status != "ok":
+                return None
+            for name, value in found.values.items():  # noqa: PD011, a Score is no data frame
+                if name in values and name not in {"params", "macs"}:
+                    values[name][found.repeat] = value
+    table = np.stack(list(values.values()))
+    return table if np.isfinite(table).all() else None
+
+
+def _pruning_table(searcher: PruningSearcher, spec: SearchSpec) -> str:
+    """Write as CSV every removal that was tried, with the relative change of each metric."""
+    names = [f"{metric.name}_change" for metric in spec.told]
+    rows = [
+        {
+            "round": trial.round,
+            **trial.edge._asdict(),
+            "op": trial.op,
+            **dict(zip_longest(names, trial.changes)),
+            "place": trial.place,
+            "pruned": trial.pruned,
+        }
+        for trial in searcher.history
+    ]
+    columns = ["round", *EdgeSlot._fields, "op", *names, "place", "pruned"]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
 
 
 def _earlier_training(out: Path) -> dict[str, Any]:

@@ -5,16 +5,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from metantk_nas.errors import UsageError
+from metantk_nas.errors import UsageError, unknown_name
+from metantk_nas.experiment.memory import parse_memory
 from metantk_nas.networks.build import resize
-from metantk_nas.scorers.registry import rank_rule
+from metantk_nas.scorers.registry import pareto_objectives, rank_rule
 from metantk_nas.scorers.setup import KernelSettings
+from metantk_nas.searchers.registry import make_settings, searcher_entry
 from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
-from metantk_nas.types import RankRule
+from metantk_nas.types import Metric, RankRule
 
 DEFAULT_BUDGET = 48
-"""Architectures that a random search scores when no budget is given."""
+"""Architectures that a search scores when it needs a budget and none is given."""
+
+_METANTK_NAS = {
+    "space": "darts_fewshot",
+    "init_channels": 48,
+    "n_cells": 5,
+    "image_size": 32,
+    "searcher": "pruning",
+    "rank_by": "metantk-nas",
+    "repeats": 3,
+    "n_episodes": 3,
+    "n_way": 5,
+    "n_shot": 1,
+    "n_query": 1,
+    "adaptation": "maml",
+    "inner_time": float("inf"),
+    "inner_reg": 1e-3,
+    "output_reduction": "sum",
+}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "metantk-nas-2022": _METANTK_NAS,
+    "metantk-nas-2022-anil": {
+        **_METANTK_NAS,
+        "n_cells": 8,
+        "adaptation": "anil",
+        "inner_time": 1.0,
+        "inner_reg": 1e-5,
+    },
+}
+"""Searches of papers, as fields of `SearchSpec`: MetaNTK-NAS (Wang et al. 2022, arXiv 2203.09137) with five cells and
+the MAML kernel, and with eight cells and the ANIL kernel. The data are yours to choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +61,30 @@ class SearchSpec(KernelSettings):
         data_root: where the data set's originals are.
         rotations: Omniglot only: base classes rotated by 90°, 180° and 270° become classes too.
         searcher: name of a searcher.
-        budget: most architectures to score; None: all of them (exhaustive), else `DEFAULT_BUDGET`.
+        searcher_settings: settings of the searcher, by name.
+        budget: most architectures to score; None: as many as there are (exhaustive, pruning), else `DEFAULT_BUDGET`.
+        fidelity: a first look through a smaller skeleton at all candidates, so that only the best are scored at full
+            size: ``"auto"``, or parts of ``"init_channels=16,n_cells=3,keep=0.15"``; none where empty.
         repeats: re-initialisations, each with episodes of its own.
         init_channels: channels of the first cells; the space's own where None.
         n_cells: stacked cells; the space's own where None.
         image_size: height and width in pixels.
         rank_by: a ranking preset, or comma-separated metrics.
+        pareto: comma-separated objectives, metrics or ``score``: candidates get the number of their Pareto front,
+            and evolution chooses by it; empty for none.
         metrics: further metrics to compute, comma-separated.
         max_params: architectures with more parameters are never scored.
         max_macs: architectures with more multiply–accumulates are never scored.
         seed: seed of everything.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
-        chunk: candidates evaluated at once; chosen by memory where None. Does not change the result.
+        devices: comma-separated devices, each of which gets a worker process; one device in this process where None.
+        memory: what this process and its workers may take on the CPU, and each GPU's share, such as ``"4GiB"``;
+            chosen where None.
+        chunk: candidates evaluated at once; chosen by memory where None. Devices, memory and chunk do not change
+            the result.
+
+    Raises:
+        UsageError: an unknown searcher or setting of it, or a request that the searcher cannot keep.
     """
 
     space: str = "darts"
@@ -48,17 +92,22 @@ class SearchSpec(KernelSettings):
     data_root: Path | None = None
     rotations: bool = False
     searcher: str = "random"
+    searcher_settings: Mapping[str, Any] | None = None
     budget: int | None = None
+    fidelity: str = ""
     repeats: int = 3
     init_channels: int | None = None
     n_cells: int | None = None
     image_size: int = 32
     rank_by: str = "metantk"
+    pareto: str = ""
     metrics: str = ""
     max_params: int | None = None
     max_macs: int | None = None
     seed: int = 0
     device: str = "auto"
+    devices: str | None = None
+    memory: str | None = None
     chunk: int | None = None
 
     def __post_init__(self) -> None:
@@ -67,11 +116,55 @@ class SearchSpec(KernelSettings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{_flag(name)} is {value}; expected at least 1.")
+        self._check_machine()
+        make_settings(self.searcher, self.searcher_settings)
+        if self.pareto:
+            pareto_objectives(self.pareto)
+        refused = ("budget", "max_params", "max_macs", "pareto", "fidelity")
+        chosen = [name for name in refused if getattr(self, name)]
+        if chosen and searcher_entry(self.searcher).narrows:
+            raise UsageError(
+                f"searcher {self.searcher!r} narrows the whole space to one architecture, it cannot keep "
+                f"{', '.join(map(_flag, chosen))}; leave it out, or use --searcher evolution."
+            )
+
+    def _check_machine(self) -> None:
+        """Refuse a machine that means nothing."""
+        if self.memory is not None:
+            parse_memory(self.memory)
+        if self.devices is not None and self.device != "auto":
+            raise UsageError(
+                f"--device {self.device} and --devices {self.devices} were both given; expected --device for one "
+                "device in this process, or --devices for a worker process on each."
+            )
+        if not all(self.worker_devices):
+            raise UsageError(f"--devices {self.devices!r} leaves a device out; expected for example cpu,cpu.")
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """Devices of the worker processes; none where this process scores."""
+        return () if self.devices is None else tuple(name.strip() for name in self.devices.split(","))
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """How much memory may be taken, None where it was not said."""
+        return None if self.memory is None else parse_memory(self.memory)
 
     @property
     def rule(self) -> RankRule:
         """How candidates are ranked."""
         return rank_rule(self.rank_by)
+
+    @property
+    def objectives(self) -> tuple[Metric, ...]:
+        """What Pareto fronts are made of; empty without ``pareto``."""
+        return pareto_objectives(self.pareto) if self.pareto else ()
+
+    @property
+    def told(self) -> tuple[Metric, ...]:
+        """The metrics whose values a searcher is told: those that rank, then further objectives."""
+        metrics = {metric.name: metric for metric in self.rule.metrics}
+        return (*metrics.values(), *(each for each in self.objectives if each.name not in {*metrics, "score"}))
 
     def load_space(self) -> Space:
         """Load the search space, with the skeleton of this spec."""
@@ -80,11 +173,27 @@ class SearchSpec(KernelSettings):
     @property
     def candidate_budget(self) -> int | None:
         """Most architectures to score, None for all."""
-        return DEFAULT_BUDGET if self.budget is None and self.searcher != "exhaustive" else self.budget
+        return DEFAULT_BUDGET if self.budget is None and searcher_entry(self.searcher).needs_budget else self.budget
 
-    def default_out(self, results: Path = Path("results")) -> Path:
-        """Directory of the run where none is given: ``results/<space>-<data>-seed<k>``."""
-        return results / f"{Path(self.space).stem}-{Path(self.data).name}-seed{self.seed}"
+    def default_out(self, results: Path = Path("results"), *, preset: str = "") -> Path:
+        """Directory of the run where none is given: ``results/<space>-<data>-seed<k>``.
+
+        Args:
+            results: where runs are kept.
+            preset: what the run is called instead of by its space.
+        """
+        return results / f"{preset or Path(self.space).stem}-{Path(self.data).name}-seed{self.seed}"
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """Return the fields of `SearchSpec` that a preset sets; none for the empty name.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name and name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return dict(PRESETS[name]) if name else {}
 
 
 @dataclass(frozen=True, kw_only=True)

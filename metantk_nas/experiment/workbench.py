@@ -2,9 +2,9 @@
 
 import platform
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.load import load_dataset
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import UsageError
+from metantk_nas.experiment.fidelity import PREFIX, Fidelity
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.networks.cost import CostModel
-from metantk_nas.ordering import Array, places
+from metantk_nas.ordering import Array, pareto_places, places
 from metantk_nas.scorers.base import AbstractScorer
 from metantk_nas.scorers.registry import make_scorers, rank_rule
+from metantk_nas.scorers.renamed import RenamedScorer
 from metantk_nas.scorers.setup import KernelSettings, ScoringSetup
+from metantk_nas.searchers.registry import make_settings, searcher_entry
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
+from metantk_nas.types import Score
 
 VERSIONED = ("metantk-nas", "torch", "numpy", "pandas", "scipy", "scikit-learn")
 
@@ -35,21 +39,52 @@ class Workbench:
         spec: what was asked for.
         space: the search space, with the skeleton to score.
         dataset: images by class.
-        device: where networks run.
+        device: where networks run; that of the first worker where there are workers.
+        prefix: what the names of scorers and metrics begin with; `PREFIX` for the first look.
     """
 
     spec: SearchSpec
     space: Space
     dataset: FewShotDataset
     device: torch.device
+    prefix: str = ""
 
     @classmethod
-    def of(cls, spec: SearchSpec, progress: Progress | None = None) -> "Workbench":
+    def of(cls, spec: SearchSpec, progress: Progress | None = None, *, prefix: str = "") -> "Workbench":
         """Load what a spec names, cheapest first, so that a wrong name costs nothing."""
         rank_rule(spec.rank_by)
         space = spec.load_space()
-        device = pick_device(spec.device)
-        return cls(spec, space, open_dataset(spec, progress), device)
+        if spec.fidelity:
+            Fidelity.read(spec.fidelity, space).shrink(space)
+        devices = pick_devices(spec)
+        return cls(spec, space, open_dataset(spec, progress), devices[0], prefix)
+
+    @cached_property
+    def fidelity(self) -> Fidelity | None:
+        """How a first look is taken, None without one."""
+        return Fidelity.read(self.spec.fidelity, self.space) if self.spec.fidelity else None
+
+    @cached_property
+    def first_look(self) -> "Workbench":
+        """The same with the smaller skeleton of `fidelity`, or as it is without one."""
+        if self.fidelity is None:
+            return self
+        small = self.fidelity
+        spec = replace(self.spec, fidelity="", init_channels=small.init_channels, n_cells=small.n_cells)
+        return Workbench(spec, small.shrink(self.space), self.dataset, self.device, PREFIX)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where candidates are scored, one entry per process that does it."""
+        return pick_devices(self.spec)
+
+    @property
+    def recipes(self) -> list[Callable[[], "Workbench"]]:
+        """How each worker process builds this workbench on its device; empty where there are no workers."""
+        return [
+            partial(Workbench.of, replace(self.spec, device=name, devices=None), prefix=self.prefix)
+            for name in self.spec.worker_devices
+        ]
 
     @cached_property
     def cost(self) -> CostModel:
@@ -66,11 +101,24 @@ class Workbench:
         """The scorers that the ranking and the further metrics need."""
         setup = ScoringSetup(self.space, self.dataset, self.spec, self.spec.seed, self.device)
         extra = rank_rule(self.spec.metrics).metrics if self.spec.metrics else ()
-        return make_scorers(setup, (*self.spec.rule.metrics, *extra))
+        scorers = make_scorers(setup, (*self.spec.told, *extra))
+        return [RenamedScorer(scorer, self.prefix) for scorer in scorers] if self.prefix else scorers
+
+    def own(self, scores: Iterable[Score]) -> Iterator[Score]:
+        """Yield those of ``scores`` that this workbench's scorers made, by the names without its prefix."""
+        n = len(self.prefix)
+        names = {scorer.name for scorer in self.scorers}
+        for score in scores:
+            if score.scorer in names:
+                values = {name[n:]: value for name, value in score.values.items()}
+                yield replace(score, scorer=score.scorer[n:], values=values)
 
     def order(self, group: Sequence[Array]) -> list[float]:
-        """Compare architectures by what was found of them, as the ranking does; lower is better."""
-        return places(group, self.spec.rule)
+        """Compare architectures by what was found of them, as the ranking or its Pareto fronts do; lower is better."""
+        spec = self.spec
+        if spec.objectives:
+            return pareto_places(group, spec.told, spec.objectives, spec.rule)
+        return places(group, spec.rule)
 
     def allowed(self, genotype: Genotype) -> bool:
         """Whether an architecture keeps to the limits; asked before anything is computed."""
@@ -84,16 +132,21 @@ class Workbench:
     def fingerprint(self) -> dict[str, object]:
         """What the scores and the order of candidates depend on.
 
-        Budget, repeats, ranking and further metrics are left out: a run may grow by them. So are
-        device and chunk, which change nothing but rounding.
+        Budget and further metrics are left out, and repeats and ranking where the searcher does not listen to
+        scores: a run may grow by them. So are devices, memory and chunk, which change nothing but rounding.
         """
-        spec = self.spec
+        spec, fidelity = self.spec, self.fidelity
         kernel = {field.name: str(getattr(spec, field.name)) for field in fields(KernelSettings)}
+        settings = make_settings(spec.searcher, spec.searcher_settings)
+        heard = {"repeats": spec.repeats, "rank_by": spec.rank_by, "pareto": spec.pareto}
         return {
             "space": repr(self.space),
             "data": f"{self.dataset.name} {self.dataset.fingerprint}",
             "image_size": spec.image_size,
+            "fidelity": fidelity and {"init_channels": fidelity.init_channels, "n_cells": fidelity.n_cells},
             "searcher": spec.searcher,
+            "searcher_settings": {} if settings is None else asdict(settings),
+            **(heard if searcher_entry(spec.searcher).listens else {}),
             "max_params": spec.max_params,
             "max_macs": spec.max_macs,
             "seed": spec.seed,
@@ -127,6 +180,11 @@ def open_dataset(spec: SearchSpec, progress: Progress | None = None) -> FewShotD
         progress=progress,
         **options,
     )
+
+
+def pick_devices(spec: SearchSpec) -> list[torch.device]:
+    """Devices that score, one entry per process that does it."""
+    return [pick_device(name) for name in spec.worker_devices or (spec.device,)]
 
 
 def pick_device(name: str) -> torch.device:

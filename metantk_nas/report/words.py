@@ -12,6 +12,7 @@ ARROWS = {True: "↑ higher is better", False: "↓ lower is better", None: "no 
 METRIC_NOTES: dict[str, tuple[bool | None, str]] = {  # name: (higher is better, meaning and unit)
     "rank": (False, "Place among all candidates, 1 is best."),
     "score": (False, "What the ranking sorts by: the combined ranks over its metrics."),
+    "pareto": (False, "Number of the Pareto front: nobody beats front 1 in one objective and is as good in the rest."),
     "condition_number": (False, "λmax/λmin of the Meta Neural Tangent Kernel, at least 1, no unit."),
     "trace": (True, "Sum of the eigenvalues of the Meta Neural Tangent Kernel, no unit."),
     "adaptation_loss": (False, "Query loss of the closed-form inner loop at initialisation."),

@@ -1,6 +1,7 @@
 """All metrics, the scorers that compute them, and the presets that rank by them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.scorers.activations import ActivationOverlapScorer, LinearRegionScorer
@@ -26,6 +27,13 @@ COST_METRICS = (
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*(m for scorer in SCORERS for m in scorer.metrics), *COST_METRICS)
 }
+
+OBJECTIVES: dict[str, Metric] = {
+    **METRICS,
+    **{metric.name: replace(metric, higher_is_better=False) for metric in COST_METRICS},
+    "score": Metric("score", False, "the combined ranks of --rank-by", "the ranking rule"),
+}
+"""What candidates may be compared by on a Pareto front."""
 
 PRESETS: dict[str, RankRule] = {
     "metantk": RankRule("metantk", (METRICS["condition_number"], METRICS["trace"])),
@@ -53,6 +61,23 @@ def rank_rule(text: str) -> RankRule:
     if len(set(names)) < len(names):
         raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
     return RankRule(text, tuple(METRICS[name] for name in names))
+
+
+def pareto_objectives(text: str) -> tuple[Metric, ...]:
+    """Read comma-separated objectives: metrics in their own direction, and ``score``, the ranking rule's.
+
+    Of ``params`` and ``macs`` fewer are better here: as an objective they are a cost, not a score.
+
+    Raises:
+        UsageError: a name is no objective or stands twice, or there is only one.
+    """
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in OBJECTIVES:
+            raise unknown_name("objective", name, OBJECTIVES)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"--pareto {text!r} names {len(set(names))} objectives; expected at least two, each once.")
+    return tuple(OBJECTIVES[name] for name in names)
 
 
 def make_scorers(setup: ScoringSetup, metrics: Sequence[Metric]) -> list[AbstractScorer]:

@@ -162,9 +162,9 @@ def test_the_kernel_of_a_linear_function_is_its_inputs_gram() -> None:
 def test_the_kernel_is_symmetric_and_positive_semi_definite() -> None:
     space = small("darts_fewshot")
     found = shared_grams(shared(space).double(), space, draw(space, 4), images(6))
-    for gram in (*found.ntk, *found.head, *(found.ntk - found.head)):
-        torch.testing.assert_close(gram, gram.T, rtol=1e-12, atol=1e-12)
-        eigenvalues = torch.linalg.eigvalsh(gram)
+    for kernel in (*found.ntk, *found.head, *(found.ntk - found.head)):
+        torch.testing.assert_close(kernel, kernel.T, rtol=1e-12, atol=1e-12)
+        eigenvalues = torch.linalg.eigvalsh(kernel)
         assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
 
 

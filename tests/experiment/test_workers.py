@@ -1,0 +1,117 @@
+"""Worker processes: the same ranking, whatever happens to them, and none of them left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import metantk_nas
+from metantk_nas.errors import RunError, SpaceError
+from metantk_nas.experiment.tasks import Item, Task
+from metantk_nas.experiment.workers import SpawnedCrew
+from metantk_nas.spaces.load import load_space
+from tests.small_search import SMALL, command
+
+TASK = Task("kernel", 0, (Item("a key", "a text", 1), Item("another", "another text", 1)))
+
+
+def ignores_ctrl_c(pid):
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return True  # only Linux tells
+    ignored = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored, 16) >> (signal.SIGINT - 1) & 1)
+
+
+def no_child_lives():
+    return not multiprocessing.active_children()
+
+
+def test_two_workers_one_of_them_killed_make_the_same_ranking(tmp_path):
+    settings = {**SMALL, "chunk": 2}
+    alone = metantk_nas.search(out=tmp_path / "alone", device="cpu", **settings).frame
+    notes, victims = [], []
+
+    def kill_once(label, done, total):
+        if label == "scoring" and not victims:
+            victims.append(multiprocessing.active_children()[0].pid)
+            assert ignores_ctrl_c(victims[0])
+            os.kill(victims[0], signal.SIGKILL)
+
+    both = metantk_nas.search(
+        out=tmp_path / "both", devices="cpu,cpu", progress=kill_once, note=notes.append, **settings
+    )
+    assert len(victims) == len(notes) == 1
+    assert "A worker died (exit code -9)" in notes[0]
+    assert both.frame.drop(columns="seconds").to_csv() == alone.drop(columns="seconds").to_csv()
+    assert both.manifest["spec"]["devices"] == "cpu,cpu"
+    assert no_child_lives()
+
+
+def test_a_task_that_kills_every_worker_ends_the_run_with_advice():
+    notes = []
+    crew = SpawnedCrew([partial(os._exit, 7)], notes.append)
+    crew.begin(TASK)
+    with pytest.raises(RunError, match=r"died 3 times in a row \(exit code 7\).*2 architectures.*a text.*--memory"):
+        crew.finish()
+    assert len(notes) == 2
+    crew.close()
+    assert no_child_lives()
+
+
+def test_an_error_in_a_worker_is_the_same_error_here():
+    crew = SpawnedCrew([partial(load_space, "dart"), partial(int, "no number")], lambda note: None)
+    crew.begin(TASK)
+    crew.begin(TASK)
+    assert not crew.is_free
+    raised = []
+    while len(raised) < 2:
+        with pytest.raises((SpaceError, RuntimeError)) as caught:
+            crew.finish()
+        raised.append(f"{type(caught.value).__name__}: {caught.value}")
+    crew.close()
+    known, unknown = sorted(raised, reverse=True)
+    assert known.startswith("SpaceError")
+    assert "Did you mean 'darts'" in known
+    assert unknown.startswith("RuntimeError: ValueError in a worker")
+    assert no_child_lives()
+
+
+def test_ctrl_c_ends_the_workers_with_the_search(tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        command(run, chunk=1, budget=200, devices="cpu,cpu"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = run / "scores.sqlite-wal"
+    for _ in range(600):
+        if log.exists() and log.stat().st_size > 40_000:
+            break
+        assert process.poll() is None, "the search ended before it could be interrupted"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Interrupted" in told
+    assert "Traceback" not in told
+    assert "leaked" not in told
+    assert group_ends(process.pid)
+
+
+def group_ends(group: int) -> bool:
+    """Whether no process of a group is left, within five seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
