@@ -52,7 +52,11 @@ def onednn_is_exact() -> bool:
 
 
 def outer_product(jacobian: Tensor) -> Tensor:
-    """Compute ``J Jᵀ`` of ``[candidate, row, parameter]``; as a batch of one, oneDNN would be slow."""
-    if len(jacobian) == 1:
-        return (jacobian[0] @ jacobian[0].mT)[None]
+    """Compute ``J Jᵀ`` of ``[candidate, row, parameter]``.
+
+    On a CPU candidates are multiplied one by one: that is as fast, a batch of one would be slow in oneDNN, and the
+    result has the same bits in every chunk.
+    """
+    if jacobian.device.type == "cpu":
+        return torch.stack([rows @ rows.mT for rows in jacobian])
     return jacobian @ jacobian.mT
