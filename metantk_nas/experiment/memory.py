@@ -27,8 +27,12 @@ LIBRARY_BYTES = 96 * 2**20
 CHUNK_BYTES = 2 * 2**30
 """Memory that the chunks of all CPU workers take where ``--memory`` is not given."""
 
-MAX_CHUNK = {"cpu": 16, "cuda": 512}
-"""Candidates of a chunk at most where ``--memory`` is not given: beyond this a larger chunk gains little."""
+MAX_CHUNK = {"cpu": 1, "cuda": 512}
+"""Candidates of a chunk at most where ``--memory`` is not given.
+
+A GPU wants few large launches. On a CPU one architecture alone stays in the caches: in chunks of 16 a DARTS cell takes
+0.66 s instead of 0.38 s on one thread, 0.54 s instead of 0.25 s on two.
+"""
 
 CUDA_SHARE = 0.8
 """Share of a GPU's free memory that is used where ``--memory`` is not given."""

@@ -100,37 +100,42 @@ class Cell(nn.Module):
         return torch.cat(states[self.n_inputs :], dim=1) if self.output == "concat" else states[-1]
 
     def _node(self, node: int, states: Sequence[Tensor], routing: Routing) -> Tensor:
-        """Sum what the node's edges deliver, candidate by candidate."""
-        everybody: list[Tensor] = []
-        some: list[tuple[Tensor, Tensor]] = []
-        for choice, users in routing.users.items():
-            at, source, _ = choice
-            if at != node:
-                continue
-            if len(users) == routing.n_candidates:
-                everybody.append(self._run(choice, states[source]))
-            else:
-                some.append((users, self._run(choice, _select(states[source], users, routing))))
-        if not some and everybody:
-            return sum(everybody[1:], start=everybody[0])
-        return sum(everybody, start=self._scatter(some, states[0], routing))
+        """Sum what the node's edges deliver, candidate by candidate.
+
+        Each candidate's parts are added in the order of the choices, so that its sum has the same bits in every chunk.
+        """
+        here = [(choice, users) for choice, users in routing.users.items() if choice[0] == node]
+        by_some = any(len(users) < routing.n_candidates for _, users in here)
+        total = self._nothing(states[0], routing) if by_some else None
+        for choice, users in here:
+            state, everybody = states[choice[1]], len(users) == routing.n_candidates
+            part = _split(self._run(choice, state if everybody else _select(state, users, routing)), len(users))
+            if total is None:
+                total = part
+            elif everybody:
+                total = total + part
+            else:  # in place: it is the node's own by now
+                total.index_add_(0, users, part)
+        return self._silence(states[0]) if total is None else _join(total)
 
     def _run(self, choice: Choice, rows: Tensor) -> Tensor:
         operation = self.ops[_name(choice)]
+        if isinstance(operation, nn.Identity):  # a step of its own, so that gradients add up in the order of the edges
+            return rows.view_as(rows)
         out: Tensor = operation(rows)
-        drops = self.training and self.drop_path_prob > 0 and not isinstance(operation, nn.Identity)
+        drops = self.training and self.drop_path_prob > 0
         return drop_path(out, self.drop_path_prob) if drops else out
 
-    def _scatter(self, parts: Sequence[tuple[Tensor, Tensor]], like: Tensor, routing: Routing) -> Tensor:
-        """Add each part to the rows of its users; candidates without a part stay zero."""
+    def _nothing(self, like: Tensor, routing: Routing) -> Tensor:
+        """Zeros ``[candidate, row, height, width, channel]`` of a node."""
         height, width = (-(-size // self.stride) for size in like.shape[-2:])
-        if not parts:  # channels first: PyTorch 2.13 crashes in GroupNorm's backward over a channels-last constant
-            return like.new_zeros(like.shape[0], self.channels, height, width)
         n_rows = like.shape[0] // routing.n_candidates
-        total = like.new_zeros(routing.n_candidates, n_rows, height, width, self.channels)
-        users = torch.cat([part_users for part_users, _ in parts])
-        values = torch.cat([_split(part, len(part_users)) for part_users, part in parts])
-        return _join(total.index_add_(0, users, values))
+        return like.new_zeros(routing.n_candidates, n_rows, height, width, self.channels)
+
+    def _silence(self, like: Tensor) -> Tensor:
+        """A node that no edge reaches; channels first: PyTorch 2.13 crashes in GroupNorm's backward otherwise."""
+        height, width = (-(-size // self.stride) for size in like.shape[-2:])
+        return like.new_zeros(like.shape[0], self.channels, height, width)
 
 
 def drop_path(images: Tensor, probability: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metantk_nas.errors import UsageError
 from metantk_nas.kernels import gram
 from metantk_nas.kernels.gram import Grams, ParameterChoice, layerwise_grams, ntk
-from metantk_nas.networks.build import build_shared
+from metantk_nas.networks.build import build_shared, resize
 from metantk_nas.networks.conv4 import Conv4
 from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.spaces.genotype import Genotype
@@ -81,6 +81,20 @@ def test_biases_and_normalisation_count_where_asked(name: str, biases: bool, nor
         alone = as_if_trained(build_alone(space, genotype).double())
         assert distance(found.ntk[candidate], dense_ntk(alone, rows, **options)) < 1e-8
         assert distance(found.head[candidate], dense_ntk(alone, rows, only="head", **options)) < 1e-8
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_kernel_has_the_same_bits_in_every_chunk(name: str) -> None:
+    """Sums run in the order of the edges, forward and backward, whoever shares the chunk, so near ties stay."""
+    space, rows = resize(small(name), init_channels=16), images(16, size=16).float()
+    network, chunk = shared(space), draw(space, 12)
+    if name == "nas_bench_201":  # a state that is another's, read by several: its gradients could add up in any order
+        chunk += [
+            space.parse("|skip_connect~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|")
+        ]
+    together = shared_grams(network, space, chunk, rows).ntk
+    for found, genotype in zip(together, chunk, strict=True):
+        assert torch.equal(found, shared_grams(network, space, [genotype], rows).ntk[0])
 
 
 @settings(max_examples=20, deadline=None)

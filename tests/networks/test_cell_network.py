@@ -11,11 +11,24 @@ from metantk_nas.networks.build import build_network, build_shared, resize
 from metantk_nas.networks.cell import drop_path
 from metantk_nas.networks.network import route
 from metantk_nas.networks.ops import FactorizedReduction
+from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
-from metantk_nas.spaces.space import Skeleton
+from metantk_nas.spaces.space import Skeleton, Space
 from tests.contracts.space import draw
 from tests.networks.chunks import NOTHING, SPACES, build_alone, images, small
 from tests.spaces.strategies import genotypes, spaces
+
+
+def with_first_edge(space: Space, genotype: Genotype, op: str) -> Genotype:
+    """The genotype with another operation on the first edge of its second nodes, reading the first state."""
+    cells = []
+    for cell_type, cell in genotype.cells:
+        before, (first, *rest), *after = cell
+        taken = {index for _, index in rest}
+        cells.append((cell_type, (before, ((op, min({0, first[1]} - taken)), *rest), *after)))
+    changed = Genotype(tuple(cells))
+    space.check(changed)
+    return changed
 
 
 @settings(max_examples=30, deadline=None)
@@ -29,6 +42,18 @@ def test_in_any_space_logits_in_a_chunk_are_those_of_the_candidates_alone(data: 
     for logits, genotype in zip(found, chunk, strict=True):
         alone = build_alone(space, genotype, seed=1).double()
         torch.testing.assert_close(logits, alone(images(2, size=size)), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_everybody_skips_is_not_overwritten_by_what_some_add(name: str) -> None:
+    """All candidates skip on the same edge and differ on another of the node: nobody's input may change."""
+    space = small(name)
+    chunk = draw(space, 6)
+    skipping = [with_first_edge(space, genotype, "skip_connect") for genotype in chunk]
+    network = build_shared(space, n_outputs=3, in_channels=2, seed=0).double()
+    found = network(images(2), route(space, skipping)).unflatten(0, (6, 2))
+    for logits, genotype in zip(found, skipping, strict=True):
+        torch.testing.assert_close(logits, network(images(2), route(space, [genotype])), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", SPACES)
