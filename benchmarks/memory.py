@@ -8,8 +8,6 @@ constant that fits badly is `BYTES_PER_ACTIVATION` of metantk_nas/experiment/mem
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import machine
 
 from metantk_nas.experiment.engine import chunk_limit
 from metantk_nas.experiment.memory import BYTES_PER_ACTIVATION, LIBRARY_BYTES, parse_memory, peak_bytes, resident_bytes
@@ -65,20 +64,6 @@ def measure(space: str, init_channels: int, n_cells: int, asked: str) -> dict[st
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--asked", nargs="+", default=ASKED)
@@ -105,7 +90,7 @@ def main() -> None:
             )
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"machine": machine(torch.device("cpu")), "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
@@ -77,6 +78,16 @@ def test_bad_input_teaches_and_exits_with_2(words, message, tmp_path, monkeypatc
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.output
     assert not list(tmp_path.rglob("ranking.csv"))
+
+
+def test_the_version_is_shown(monkeypatch):
+    assert run("--version").stdout.startswith("metantk-nas ")
+    monkeypatch.setattr("metantk_nas.cli.metadata.version", missing)
+    assert "not installed" in run("--version").stdout
+
+
+def missing(name):
+    raise metadata.PackageNotFoundError(name)
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):
