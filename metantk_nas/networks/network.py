@@ -122,8 +122,7 @@ class CellNetwork(nn.Module):
         if used is None:
             raise ValueError("a weight-shared network has no genotype of its own; pass the chunk to evaluate")
         n_candidates = next(iter(used.values())).n_candidates
-        repeated = images.repeat(n_candidates, 1, 1, 1) if n_candidates > 1 else images
-        signal = self.stem(repeated.contiguous(memory_format=torch.channels_last))
+        signal = self.stem(torch.cat([images] * n_candidates) if n_candidates > 1 else images)  # keeps the layout
         inputs = [signal] * self.space.n_inputs
         for index, (cell, cell_type) in enumerate(zip(self.cells_in_order, self.cell_types, strict=True)):
             if str(index) in self.bridges:
