@@ -158,7 +158,7 @@ FidelityText = Annotated[
     str,
     typer.Option(
         "--fidelity",
-        help="First look by a smaller skeleton: auto, or init_channels=16,n_cells=3,keep=0.15.",
+        help="Cheap first look at all, the best in full: auto, or repeats=1,init_channels=32,keep=0.2.",
         rich_help_panel=SEARCH,
     ),
 ]

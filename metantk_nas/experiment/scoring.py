@@ -197,7 +197,7 @@ def _screen(bench: Workbench, store: ScoreStore, candidates: Sequence[Candidate]
     order = make_ranking(candidates, scores, bench.spec.rule, bench.spec.seed).frame
     keys = order.drop_duplicates("key")
     rest = keys.iloc[fidelity.n_kept(len(keys)) :]
-    look = f"by {fidelity.init_channels} channels and {fidelity.n_cells} cells"
+    look = f"by {fidelity.init_channels} channels, {fidelity.n_cells} cells, {bench.first_look.spec.repeats} repeats"
     return {key: f"place {place} of {len(order)} {look}" for key, place in zip(rest["key"], rest["rank"], strict=True)}
 
 
@@ -213,7 +213,8 @@ def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progre
 
 def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:
     """Gather what a searcher is told of a candidate, ``[metric, repeat]``; None unless all of it is in order."""
-    look, n_repeats = bench.first_look, bench.spec.repeats
+    look = bench.first_look
+    n_repeats = look.spec.repeats
     values = {name: np.full(n_repeats, np.nan) for name in (metric.name for metric in bench.spec.told)}
     values |= {name: np.full(n_repeats, float(getattr(candidate, name))) for name in values.keys() & {"params", "macs"}}
     for found in look.own(store.scores([candidate.key])):

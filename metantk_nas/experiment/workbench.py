@@ -66,11 +66,14 @@ class Workbench:
 
     @cached_property
     def first_look(self) -> "Workbench":
-        """The same with the smaller skeleton of `fidelity`, or as it is without one."""
+        """The same with the skeleton and repeats of `fidelity`, or as it is without one."""
         if self.fidelity is None:
             return self
         small = self.fidelity
-        spec = replace(self.spec, fidelity="", init_channels=small.init_channels, n_cells=small.n_cells)
+        repeats = min(small.repeats, self.spec.repeats)
+        spec = replace(
+            self.spec, fidelity="", init_channels=small.init_channels, n_cells=small.n_cells, repeats=repeats
+        )
         return Workbench(spec, small.shrink(self.space), self.dataset, self.device, PREFIX)
 
     @property
@@ -143,7 +146,7 @@ class Workbench:
             "space": repr(self.space),
             "data": f"{self.dataset.name} {self.dataset.fingerprint}",
             "image_size": spec.image_size,
-            "fidelity": fidelity and {"init_channels": fidelity.init_channels, "n_cells": fidelity.n_cells},
+            "fidelity": fidelity and {name: value for name, value in asdict(fidelity).items() if name != "keep"},
             "searcher": spec.searcher,
             "searcher_settings": {} if settings is None else asdict(settings),
             **(heard if searcher_entry(spec.searcher).listens else {}),

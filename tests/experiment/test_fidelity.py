@@ -11,26 +11,26 @@ from metantk_nas.store import Candidate
 from metantk_nas.types import Metric, RankRule, Score
 from tests.small_search import SMALL
 
-LOOK = {"fidelity": "init_channels=2,n_cells=3,keep=0.5"}
+LOOK = {"fidelity": "init_channels=2,n_cells=3,repeats=2,keep=0.5"}
 
 
-def test_auto_takes_a_third_of_the_channels_and_as_few_cells_as_reduce() -> None:
-    assert Fidelity.read("auto", load_space("darts_fewshot")) == Fidelity(16, 3, 0.15)
-    tiny = Fidelity(2, 3, 0.5).shrink(load_space("darts"))
-    assert Fidelity.read("auto", tiny) == Fidelity(2, 3, 0.15)
+def test_auto_takes_one_repeat_of_the_full_size() -> None:
+    assert Fidelity.read("auto", load_space("darts_fewshot")) == Fidelity(48, 5, 1, 0.1)
+    tiny = Fidelity(2, 3, 1, 0.5).shrink(load_space("darts"))
+    assert Fidelity.read("auto", tiny) == Fidelity(2, 3, 1, 0.1)
 
 
 def test_what_is_left_out_is_as_in_auto() -> None:
-    assert Fidelity.read("keep=0.3", load_space("darts_fewshot")) == Fidelity(16, 3, 0.3)
+    assert Fidelity.read("keep=0.3", load_space("darts_fewshot")) == Fidelity(48, 5, 1, 0.3)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cheap", r"part of --fidelity 'cheap' not found; available: auto, init_channels, keep, n_cells"),
+        ("cheap", r"part of --fidelity 'cheap' not found; available: auto, init_channels, keep, n_cells, repeats"),
         ("keep=half", r"keep is 'half'; expected a number"),
         ("keep=0", r"keep in \(0, 1\]"),
-        ("n_cells=0", r"n_cells of at least 1"),
+        ("n_cells=0", "whole numbers of at least 1"),
     ],
 )
 def test_what_means_nothing_is_named(text: str, message: str) -> None:
@@ -77,7 +77,7 @@ def test_who_was_screened_out_follows_in_the_order_of_the_first_look(
     frame = looked[1].frame
     assert frame["rank"].is_monotonic_increasing
     out = frame[frame["status"] == SCREENED_OUT]
-    places = out["reason"].str.extract(r"^place (\d+) of \d+ by 2 channels and 3 cells$")[0].astype(int)
+    places = out["reason"].str.extract(r"^place (\d+) of \d+ by 2 channels, 3 cells, 2 repeats$")[0].astype(int)
     assert places.is_monotonic_increasing
     assert out["rank"].min() == (frame["status"] == "ok").sum() + 1
 
