@@ -588,6 +588,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _show_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> None:
+    from metantk_nas.results import SCREENED_OUT
+
     rows = [] if trained is None else json.loads(trained.to_json(orient="records"))
     paths = {"ranking": str(run / "ranking.csv"), "report": str(run / "report.html")}
     objectives = [text.strip() for text in str(ranking.manifest["spec"]["pareto"]).split(",") if text]  # type: ignore[index]
@@ -602,7 +604,10 @@ def _show_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> 
     best = ranking.top(1).frame
     if len(best):
         stdout.print(f"Best: {best['arch'].iloc[0]}", highlight=False, soft_wrap=True, markup=False)
-    n_failed = int((ranking.frame["status"] != "ok").sum())
+    n_screened = int((ranking.frame["status"] == SCREENED_OUT).sum())
+    n_failed = int((ranking.frame["status"] != "ok").sum()) - n_screened
+    if n_screened:
+        stdout.print(f"{n_screened} were screened out by the first look and follow in its order.")
     if n_failed:
         stdout.print(f"{n_failed} could not be scored and rank last; see status and reason in the ranking.")
     if rows:

@@ -208,7 +208,7 @@ def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progre
     while not engine.idle:
         n_done += len(engine.collect())
         if progress is not None:
-            progress("scoring the best at full size", n_done, len(candidates))
+            progress("scoring the best in full", n_done, len(candidates))
 
 
 def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:

@@ -13,7 +13,7 @@ from metantk_nas.errors import GenotypeError, RunError, UsageError
 from metantk_nas.report.cells import FAMILIES, draw_cell, op_family, op_label
 from metantk_nas.report.plots import Plot, Tables, draw_plots
 from metantk_nas.report.words import count, duration, flatten, metric_name, metric_note, number, percent, rank_rule
-from metantk_nas.results import Ranking, read_json, write_text
+from metantk_nas.results import SCREENED_OUT, Ranking, read_json, write_text
 from metantk_nas.spaces.space import Space
 
 HEAD = 20  # candidates in the table and drawn
@@ -175,7 +175,7 @@ def _drawn(arch: str, space: Space) -> Row:
 def _failures(ranking: pd.DataFrame) -> list[Row]:
     """Group failed candidates by status, the largest group first, and by reasons that differ in their numbers only."""
     groups = []
-    for status, group in ranking[ranking["status"] != "ok"].groupby("status"):
+    for status, group in ranking[_failed(ranking)].groupby("status"):
         alike = group.groupby(group["reason"].str.replace(NUMBERS, "#", regex=True), sort=False)["reason"]
         reasons = sorted(zip(alike.first(), alike.size(), strict=True), key=lambda pair: -pair[1])
         groups.append(
@@ -190,6 +190,10 @@ def _failures(ranking: pd.DataFrame) -> list[Row]:
     return sorted(groups, key=lambda group: (-group["n"], group["status"]))
 
 
+def _failed(ranking: pd.DataFrame) -> "pd.Series[bool]":
+    return ~ranking["status"].isin(["ok", SCREENED_OUT])
+
+
 def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[str]:
     """Sentences for the top of the page: what was ranked, how many failed, what training found."""
     ranking, spec = tables.ranking, manifest.get("spec")
@@ -197,11 +201,13 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
     task = f" for {spec['n_way']}‑way {spec['n_shot']}‑shot learning" if {"n_way", "n_shot"} <= spec.keys() else ""
     data = f" on {spec['data']}" if "data" in spec else ""
     metrics = " and ".join(metric_name(name) for name in _metric_columns(ranking, manifest))
-    n_failed = int((ranking["status"] != "ok").sum())
+    n_failed, n_screened = int(_failed(ranking).sum()), int((ranking["status"] == SCREENED_OUT).sum())
     sentences = [
         f"{len(ranking):,} architectures of {space.name} ({ranking['key'].nunique():,} different functions) "
         f"were ranked before training{task}{data}{f', by {metrics}' if metrics else ''}."
     ]
+    if n_screened:
+        sentences.append(f"{n_screened:,} were screened out by a first look and follow in its order.")
     if n_failed:
         rest = "none could be scored" if n_failed == len(ranking) else f"{n_failed:,} could not be scored and rank last"
         sentences.append(f"{rest[0].upper()}{rest[1:]}.")

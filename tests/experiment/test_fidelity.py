@@ -82,6 +82,14 @@ def test_who_was_screened_out_follows_in_the_order_of_the_first_look(
     assert out["rank"].min() == (frame["status"] == "ok").sum() + 1
 
 
+def test_the_report_tells_screened_out_from_failed(looked: tuple[Path, Ranking]) -> None:
+    out, ranking = looked
+    page = (out / "report.html").read_text(encoding="utf-8")
+    n_screened = (ranking.frame["status"] == SCREENED_OUT).sum()
+    assert f"{n_screened} were screened out by a first look" in page
+    assert "place 7 of" not in page
+
+
 def test_the_same_command_scores_nothing_anew(looked: tuple[Path, Ranking]) -> None:
     """Also what a searcher is told stays the same: full scores, there by now, are not part of the first look."""
     out, before = looked
