@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -177,6 +178,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self._recipe, self._n_threads, theirs), daemon=True)
+        resource_tracker.ensure_running()  # it would let interrupts through again once it has started
         with _interrupt_held_back():
             process.start()
         theirs.close()
