@@ -192,7 +192,7 @@ def _converse(
 
 
 def _screen(bench: Workbench, store: ScoreStore, candidates: Sequence[Candidate], fidelity: Fidelity) -> dict[str, str]:
-    """Rank candidates by the first look; the keys that are not scored at full size, best first, with the reason."""
+    """Rank candidates by the first look; the keys that are not scored in full, best first, with the reason."""
     scores = bench.first_look.own(store.scores({candidate.key for candidate in candidates}))
     order = make_ranking(candidates, scores, bench.spec.rule, bench.spec.seed).frame
     keys = order.drop_duplicates("key")

@@ -128,14 +128,17 @@ class Cell(nn.Module):
 
     def _nothing(self, like: Tensor, routing: Routing) -> Tensor:
         """Zeros ``[candidate, row, height, width, channel]`` of a node."""
-        height, width = (-(-size // self.stride) for size in like.shape[-2:])
         n_rows = like.shape[0] // routing.n_candidates
-        return like.new_zeros(routing.n_candidates, n_rows, height, width, self.channels)
+        return like.new_zeros(routing.n_candidates, n_rows, *self._resolution(like), self.channels)
+
+    def _resolution(self, like: Tensor) -> tuple[int, int]:
+        """Height and width of the nodes, given an input."""
+        height, width = like.shape[-2:]
+        return -(-height // self.stride), -(-width // self.stride)
 
     def _silence(self, like: Tensor) -> Tensor:
         """A node that no edge reaches; channels first: PyTorch 2.13 crashes in GroupNorm's backward otherwise."""
-        height, width = (-(-size // self.stride) for size in like.shape[-2:])
-        return like.new_zeros(like.shape[0], self.channels, height, width)
+        return like.new_zeros(like.shape[0], self.channels, *self._resolution(like))
 
 
 def drop_path(images: Tensor, probability: float) -> Tensor:
