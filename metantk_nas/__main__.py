@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Run the command line."""
-    from metantk_nas.cli import app  # noqa: PLC0415 - importing the package must not build the command line
+    from metantk_nas.cli.app import app  # noqa: PLC0415 - importing the package must not build the command line
 
     app()
 

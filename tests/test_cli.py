@@ -9,7 +9,7 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
-from metantk_nas.cli import app
+from metantk_nas.cli.app import app
 from metantk_nas.errors import UsageError
 from tests.small_search import SMALL, command
 
@@ -82,7 +82,7 @@ def test_bad_input_teaches_and_exits_with_2(words, message, tmp_path, monkeypatc
 
 def test_the_version_is_shown(monkeypatch):
     assert run("--version").stdout.startswith("metantk-nas ")
-    monkeypatch.setattr("metantk_nas.cli.metadata.version", missing)
+    monkeypatch.setattr("metantk_nas.cli.app.metadata.version", missing)
     assert "not installed" in run("--version").stdout
 
 

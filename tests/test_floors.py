@@ -21,7 +21,7 @@ def test_imports_only_go_down():
 def test_light_commands_import_no_torch(arguments):
     code = (
         "import sys\n"
-        "from metantk_nas.cli import app\n"
+        "from metantk_nas.cli.app import app\n"
         "try:\n"
         "    app(sys.argv[1:])\n"
         "except SystemExit:\n"

@@ -1,0 +1,1 @@
+"""The command line: it parses, calls and prints. Results go to stdout, progress and errors to stderr."""

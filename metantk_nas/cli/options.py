@@ -1,0 +1,139 @@
+"""Options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def _parse_count(text: str) -> int:
+    """Read a number such as ``200000``, ``200K``, ``2M`` or ``1.5G``."""
+    scale = SUFFIXES.get(text[-1:].upper(), 1.0)
+    digits = text[:-1] if scale > 1 else text
+    try:
+        value = float(digits) * scale
+        return int(value)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is not a number; expected for example 200000, 200K or 2M") from None
+
+
+def _remember_debug(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta["debug"] = value
+    return value
+
+
+WHAT, EPISODES, SEARCH, TRAIN, RUN = "What to score", "Episodes and kernel", "Search", "Few-shot training", "Run"
+
+Space = Annotated[str, typer.Option(help="Search space: a name (see `spaces`) or a TOML file.", rich_help_panel=WHAT)]
+Data = Annotated[str, typer.Option(help="Images: a name (see `datasets`) or a folder.", rich_help_panel=WHAT)]
+DataRoot = Annotated[Path | None, typer.Option(help="Where the data set's files are.", rich_help_panel=WHAT)]
+Rotations = Annotated[
+    bool, typer.Option("--rotations", help="Omniglot: rotated base classes become classes.", rich_help_panel=WHAT)
+]
+InitChannels = Annotated[int | None, typer.Option(help="Channels of the first cells.", rich_help_panel=WHAT)]
+NCells = Annotated[int | None, typer.Option(help="Number of stacked cells.", rich_help_panel=WHAT)]
+ImageSize = Annotated[int, typer.Option(help="Height and width in pixels.", rich_help_panel=WHAT)]
+NWay = Annotated[int, typer.Option(help="Classes per episode.", rich_help_panel=EPISODES)]
+NShot = Annotated[int, typer.Option(help="Support images per class.", rich_help_panel=EPISODES)]
+NQuery = Annotated[int, typer.Option(help="Query images per class.", rich_help_panel=EPISODES)]
+NEpisodes = Annotated[int, typer.Option(help="Episodes per repeat.", rich_help_panel=EPISODES)]
+Repeats = Annotated[int, typer.Option(help="Re-initialisations, each with its own episodes.", rich_help_panel=EPISODES)]
+AdaptationName = Annotated[
+    Literal["maml", "anil"],
+    typer.Option(
+        help="Inner-loop kernel: all weights (maml) or the head alone (anil).",
+        rich_help_panel=EPISODES,
+    ),
+]
+InnerTime = Annotated[float, typer.Option(help="Inner learning rate × steps; may be inf.", rich_help_panel=EPISODES)]
+InnerReg = Annotated[float, typer.Option(help="Ridge of the inner loop.", rich_help_panel=EPISODES)]
+OutputReductionName = Annotated[
+    Literal["sum", "trace"],
+    typer.Option(help="Kernel of the logits' sum, or sum of the logits' kernels.", rich_help_panel=EPISODES),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="A paper's search: metantk-nas-2022, metantk-nas-2022-anil. Options that are given win over it.",
+        rich_help_panel=WHAT,
+    ),
+]
+Searcher = Annotated[
+    str, typer.Option(help="How architectures are proposed (see `searchers`).", rich_help_panel=SEARCH)
+]
+SearcherSettings = Annotated[
+    list[str] | None,
+    typer.Option("--searcher-set", metavar="NAME=VALUE", help="A setting of the searcher.", rich_help_panel=SEARCH),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(help="Architectures to score (48; exhaustive, pruning: all they ask).", rich_help_panel=SEARCH),
+]
+Pareto = Annotated[
+    str,
+    typer.Option(help="Also compare by objectives: metrics or score, e.g. params,score.", rich_help_panel=SEARCH),
+]
+FidelityText = Annotated[
+    str,
+    typer.Option(
+        "--fidelity",
+        help="Cheap first look at all, the best in full: auto, or repeats=1,init_channels=32,keep=0.2.",
+        rich_help_panel=SEARCH,
+    ),
+]
+RankBy = Annotated[
+    str, typer.Option(help="metantk, metantk-nas, or metrics: a,b,… (see `metrics`).", rich_help_panel=SEARCH)
+]
+Metrics = Annotated[str, typer.Option(help="Further metrics to compute: a,b,….", rich_help_panel=SEARCH)]
+MaxParams = Annotated[
+    int | None,
+    typer.Option(parser=_parse_count, metavar="N", help="Skip larger networks, e.g. 2M.", rich_help_panel=SEARCH),
+]
+MaxMacs = Annotated[
+    int | None,
+    typer.Option(parser=_parse_count, metavar="N", help="Skip costlier networks, e.g. 200M.", rich_help_panel=SEARCH),
+]
+Chunk = Annotated[
+    int | None,
+    typer.Option(help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Memory to use, of the CPU's processes or of each GPU: 4GiB.", rich_help_panel=RUN
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="A worker process on each: cuda:0,cuda:1 or cpu,cpu.", rich_help_panel=RUN),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Directory of the run (results/<space>-<data>-seed<k>).", rich_help_panel=RUN),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel=RUN)]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", callback=_remember_debug, rich_help_panel=RUN),
+]
+Learner = Annotated[str, typer.Option(help="Few-shot learner (see `learners`).", rich_help_panel=TRAIN)]
+TrainBudget = Annotated[
+    int | None, typer.Option(help="Training episodes, or batches of images for rfs (500).", rich_help_panel=TRAIN)
+]
+TrainQuery = Annotated[int, typer.Option(help="Query images per class while training.", rich_help_panel=TRAIN)]
+TaskWeighting = Annotated[
+    str | None, typer.Option(help="How episodes of a meta-batch weigh: none, agreement.", rich_help_panel=TRAIN)
+]
+EvalEpisodes = Annotated[int, typer.Option(help="Novel-class episodes to judge by.", rich_help_panel=TRAIN)]
+EvalQuery = Annotated[int, typer.Option(help="Query images per class of such an episode.", rich_help_panel=TRAIN)]
+BatchSize = Annotated[int, typer.Option(help="Images of a batch, for rfs.", rich_help_panel=TRAIN)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the learner or the outer loop.", rich_help_panel=TRAIN
+    ),
+]
