@@ -4,13 +4,14 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from metantk_nas.experiment.memory import FLOAT_BYTES, Limit, chunk_activations
-from metantk_nas.experiment.tasks import Item, Task, give_up
+from metantk_nas.experiment.tasks import Answer, Item, Task, compute, give_up, worker
 from metantk_nas.experiment.workbench import Workbench
-from metantk_nas.experiment.workers import AbstractCrew, Answer, InlineCrew, Note, SpawnedCrew
+from metantk_nas.experiment.workers import AbstractCrew, InlineCrew, Note, SpawnedCrew
 from metantk_nas.store import Candidate, ScoreStore
 
 AHEAD = 4
@@ -50,7 +51,9 @@ class Engine:
     def __init__(self, bench: Workbench, store: ScoreStore, note: Note | None = None) -> None:
         self._bench, self._store, self._note = bench, store, note or _unheard
         self._limit = chunk_limit(bench, self._note)
-        self._crew: AbstractCrew = SpawnedCrew(bench.recipes, self._note) if bench.recipes else InlineCrew(bench)
+        self._crew: AbstractCrew[Task, Answer] = InlineCrew(partial(compute, bench))
+        if bench.recipes:
+            self._crew = SpawnedCrew([partial(worker, recipe) for recipe in bench.recipes], self._note)
         self._waiting: deque[tuple[Candidate, float]] = deque()
         self._chunks: deque[_Chunk] = deque()
         self._ready: deque[Task] = deque()

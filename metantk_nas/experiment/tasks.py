@@ -3,8 +3,9 @@
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -53,8 +54,22 @@ class Task:
         """Size of all items together."""
         return math.fsum(item.size for item in self.items)
 
+    @property
+    def title(self) -> str:
+        """What it is about, for messages."""
+        return f"{len(self.items)} architecture{'s' * (len(self.items) > 1)}, the first of them {self.items[0].text}"
 
-def compute(bench: Workbench, task: Task) -> list[Score] | None:
+
+Answer = list[Score] | None
+"""Scores of a task; None where memory ran out."""
+
+
+def worker(bench: Callable[[], Workbench]) -> Callable[[Task], Answer]:
+    """Build a workbench, and return what carries out tasks with it."""
+    return partial(compute, bench())
+
+
+def compute(bench: Workbench, task: Task) -> Answer:
     """Carry out a task; None says that memory ran out."""
     scorer = _scorer(bench, task)
     start = time.perf_counter()

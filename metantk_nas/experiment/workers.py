@@ -1,7 +1,7 @@
-"""Who carries out tasks: this process, or one spawned process per device.
+"""Who carries out jobs: this process, or one spawned process per device.
 
-A worker rebuilds its own workbench, answers one task at a time and writes nothing but answers into its pipe, so it may
-die at any moment: it is started again, and its task is done again.
+A worker builds its own tools, answers one job at a time and writes nothing but answers into its pipe, so it may die at
+any moment: it is started again, and its job is done again.
 """
 
 import multiprocessing
@@ -13,154 +13,164 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from metantk_nas.errors import MetaNTKError, RunError
-from metantk_nas.experiment.tasks import Task, compute
-from metantk_nas.experiment.workbench import Workbench
-from metantk_nas.types import Score
 
 Note = Callable[[str], None]
 """Told in one sentence what happened that a user may want to know."""
 
-Recipe = Callable[[], Workbench]
-"""Builds a workbench in another process; can be pickled."""
 
-Answer = list[Score] | None
-"""Scores of a task; None where memory ran out."""
+class Job(Protocol):
+    """What a worker is asked to do; it can be pickled."""
+
+    @property
+    def title(self) -> str:
+        """What it is about, for messages."""
+
+
+JobT = TypeVar("JobT", bound=Job)
+AnswerT = TypeVar("AnswerT")
+
+Work = Callable[[JobT], AnswerT]
+"""Carries out one job."""
+
+Recipe = Callable[[], Work[JobT, AnswerT]]
+"""Builds, in another process, what carries out jobs there; can be pickled."""
 
 MAX_DEATHS = 3
-"""Workers that may die on one task, one after the other."""
+"""Workers that may die on one job, one after the other."""
 
 
-class AbstractCrew(ABC):
-    """Carries out tasks, as many at a time as it has hands."""
+class AbstractCrew(ABC, Generic[JobT, AnswerT]):
+    """Carries out jobs, as many at a time as it has hands."""
 
     n_hands: int
 
     @property
     @abstractmethod
     def is_free(self) -> bool:
-        """Whether it can begin another task."""
+        """Whether it can begin another job."""
 
     @abstractmethod
-    def begin(self, task: Task) -> None:
-        """Begin a task; only while it is free."""
+    def begin(self, job: JobT) -> None:
+        """Begin a job; only while it is free."""
 
     @abstractmethod
-    def finish(self) -> list[tuple[Task, Answer]]:
-        """Wait until one or more of the begun tasks are done."""
+    def finish(self) -> list[tuple[JobT, AnswerT]]:
+        """Wait until one or more of the begun jobs are done."""
 
     @abstractmethod
     def close(self) -> None:
         """Stop, whatever is going on."""
 
 
-class InlineCrew(AbstractCrew):
+class InlineCrew(AbstractCrew[JobT, AnswerT]):
     """Works in this process.
 
     Args:
-        bench: what to work with.
+        work: carries out a job.
     """
 
     n_hands = 1
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._begun: list[Task] = []
+    def __init__(self, work: Work[JobT, AnswerT]) -> None:
+        self._work = work
+        self._begun: list[JobT] = []
 
     @property
     def is_free(self) -> bool:
-        """Whether it can begin another task."""
+        """Whether it can begin another job."""
         return not self._begun
 
-    def begin(self, task: Task) -> None:
-        """Take a task; it is carried out in `finish`."""
-        self._begun.append(task)
+    def begin(self, job: JobT) -> None:
+        """Take a job; it is carried out in `finish`."""
+        self._begun.append(job)
 
-    def finish(self) -> list[tuple[Task, Answer]]:
-        """Carry out the task."""
-        task = self._begun.pop()
-        return [(task, compute(self._bench, task))]
+    def finish(self) -> list[tuple[JobT, AnswerT]]:
+        """Carry out the job."""
+        job = self._begun.pop()
+        return [(job, self._work(job))]
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""
 
 
-class SpawnedCrew(AbstractCrew):
+class SpawnedCrew(AbstractCrew[JobT, AnswerT]):
     """Works in one spawned process per device; they share this process's threads.
 
     Args:
-        recipes: builds the workbench of each worker.
+        recipes: one for each worker.
         note: told of workers that died.
     """
 
-    def __init__(self, recipes: Sequence[Recipe], note: Note) -> None:
+    def __init__(self, recipes: Sequence[Recipe[JobT, AnswerT]], note: Note) -> None:
         self.n_hands = len(recipes)
         n_threads = max(1, torch.get_num_threads() // self.n_hands)
         self._workers = [_Worker(recipe, n_threads, note) for recipe in recipes]
 
     @property
     def is_free(self) -> bool:
-        """Whether it can begin another task."""
-        return any(worker.task is None for worker in self._workers)
+        """Whether it can begin another job."""
+        return any(worker.job is None for worker in self._workers)
 
-    def begin(self, task: Task) -> None:
-        """Hand a task to a worker that has none."""
-        next(worker for worker in self._workers if worker.task is None).begin(task)
+    def begin(self, job: JobT) -> None:
+        """Hand a job to a worker that has none."""
+        next(worker for worker in self._workers if worker.job is None).begin(job)
 
-    def finish(self) -> list[tuple[Task, Answer]]:
+    def finish(self) -> list[tuple[JobT, AnswerT]]:
         """Wait for answers; errors of a worker are raised here.
 
         Raises:
-            RunError: workers died on the same task, again and again.
+            RunError: workers died on the same job, again and again.
         """
-        done: list[tuple[Task, Answer]] = []
+        done: list[tuple[JobT, AnswerT]] = []
         while not done:
-            at_work = {worker.connection: worker for worker in self._workers if worker.task is not None}
+            at_work = {worker.connection: worker for worker in self._workers if worker.job is not None}
             for connection in wait(list(at_work)):
                 done += at_work[connection].receive()  # type: ignore[index]  # what was asked comes back
         return done
 
     def close(self) -> None:
-        """End the workers at once; nothing but the task in hand is lost."""
+        """End the workers at once; nothing but the job in hand is lost."""
         for worker in self._workers:
             worker.stop()
 
 
-class _Worker:
-    """One place in the crew: a process, started with its first task and again when it died."""
+class _Worker(Generic[JobT, AnswerT]):
+    """One place in the crew: a process, started with its first job and again when it died."""
 
-    def __init__(self, recipe: Recipe, n_threads: int, note: Note) -> None:
+    def __init__(self, recipe: Recipe[JobT, AnswerT], n_threads: int, note: Note) -> None:
         self._recipe, self._n_threads, self._note = recipe, n_threads, note
         self._process: multiprocessing.process.BaseProcess | None = None
         self._n_deaths = 0
-        self.task: Task | None = None
+        self.job: JobT | None = None
         self.connection: Connection
 
-    def begin(self, task: Task) -> None:
-        """Send a task."""
-        self.task = task
+    def begin(self, job: JobT) -> None:
+        """Send a job."""
+        self.job = job
         if self._process is None:
             self._start()
         with suppress(OSError):  # it died idle; `receive` finds its end of the pipe closed, and starts another
-            self.connection.send(task)
+            self.connection.send(job)
 
-    def receive(self) -> Iterator[tuple[Task, Answer]]:
+    def receive(self) -> Iterator[tuple[JobT, AnswerT]]:
         """Yield the answer, or begin again if there is none because the process died."""
-        task = self.task
-        assert task is not None  # noqa: S101 - only workers that have a task are waited for
+        job = self.job
+        assert job is not None  # noqa: S101 - only workers that have a job are waited for
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
-            self._mourn(task)
-            self.begin(task)
+            self._mourn(job)
+            self.begin(job)
             return
-        self.task, self._n_deaths = None, 0
+        self.job, self._n_deaths = None, 0
         if isinstance(answer, BaseException):
             raise answer
-        yield task, answer
+        yield job, answer
 
     def stop(self) -> int | None:
         """End the process and return its exit code."""
@@ -184,36 +194,36 @@ class _Worker:
         theirs.close()
         self._process = process
 
-    def _mourn(self, task: Task) -> None:
+    def _mourn(self, job: JobT) -> None:
         """Tell of a death, or give up."""
         code = self.stop()
         self._n_deaths += 1
-        what = f"{len(task.items)} architecture{'s' * (len(task.items) > 1)}, the first of them {task.items[0].text}"
         if self._n_deaths == MAX_DEATHS:
             raise RunError(
-                f"a worker died {MAX_DEATHS} times in a row (exit code {code}) on the same {what}. Memory may have run "
-                "out: try a smaller --memory, or --chunk 1. A script that calls metantk_nas with devices must do so "
-                "under if __name__ == '__main__'. What was scored is kept, and the same command goes on from there."
+                f"a worker died {MAX_DEATHS} times in a row (exit code {code}) on the same {job.title}. Memory may "
+                "have run out: try a smaller --memory, or --chunk 1. A script that calls metantk_nas with devices must "
+                "do so under if __name__ == '__main__'. What was done is kept, and the same command goes on from there."
             )
-        self._note(f"A worker died (exit code {code}) at {what}; another one does them again.")
+        self._note(f"A worker died (exit code {code}) at {job.title}; another one does it again.")
 
 
-def _serve(recipe: Recipe, n_threads: int, connection: Connection) -> None:
+def _serve(recipe: Recipe[Any, Any], n_threads: int, connection: Connection) -> None:
     """Answer tasks until the other end closes or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(n_threads)
-    bench = cache(recipe)
+    work = cache(recipe)
     while True:
         try:
-            task = connection.recv()
+            job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_answer(bench, task))
+        connection.send(_answer(work, job))
 
 
-def _answer(bench: Recipe, task: Task) -> Answer | Exception:
+def _answer(work: Recipe[Any, Any], job: Any) -> Any:
+    """The answer, or the error it failed with."""
     try:
-        return compute(bench(), task)
+        return work()(job)
     except MetaNTKError as error:
         return error
     except Exception as error:  # whatever it is, it is raised again where somebody listens

@@ -7,6 +7,7 @@ see a pure function. The outer loop is written once, in `metantk_nas.learners.tr
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -27,6 +28,9 @@ Predictor = Callable[[Tensor], Tensor]
 Adapt = Callable[[Tensor, Tensor, int], Predictor]
 """From support images, support labels and ``n_way`` to a predictor."""
 
+Precision = Literal["float32", "bfloat16"]
+"""``"bfloat16"`` keeps weights and losses in 32 bits, and computes convolutions and products in 16."""
+
 HEAD_WEIGHT, HEAD_BIAS = "network.head.weight", "network.head.bias"
 
 
@@ -43,7 +47,12 @@ class MetaModel(nn.Module):
     Args:
         network: has ``features(images)``, ``head``, ``n_features`` and ``drop_path_prob``.
         extra: parameters of the learner's own, such as a learnt temperature.
+
+    Attributes:
+        precision: in which the network computes *while training*; outputs have the type of the images all the same.
     """
+
+    precision: Precision = "float32"
 
     def __init__(self, network: nn.Module, extra: nn.Module | None = None) -> None:
         super().__init__()
@@ -53,8 +62,11 @@ class MetaModel(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         """Compute features and logits of images ``[row, channel, height, width]``."""
         network: Any = self.network
-        features = network.features(images)
-        return Outputs(features, network.head(features))
+        mixed = self.training and self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16) if mixed else nullcontext():
+            features = network.features(images)
+            logits = network.head(features)
+        return Outputs(features.to(images.dtype), logits.to(images.dtype))
 
 
 class EpisodeLoss(NamedTuple):

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from metantk_nas.errors import MetaNTKError, UsageError
+from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
 from metantk_nas.evaluation import Evaluation, accuracy, evaluate
-from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters
+from metantk_nas.learners.base import AbstractLearner, MetaModel, Precision, bind, meta_parameters
 from metantk_nas.learners.checkpoint import Checkpoint, CurvePoint, read_checkpoint, write_checkpoint
 from metantk_nas.learners.gradients import TaskWeighting, meta_gradients, task_weights
 from metantk_nas.learners.sources import Source
@@ -43,6 +43,9 @@ class TrainSettings:
         task_weighting: see `metantk_nas.learners.gradients.task_weights`.
         weighting_temperature: T of the task weighting.
         vectorise: see `metantk_nas.learners.gradients.meta_gradients`.
+        precision: in which networks compute while training; ``"bfloat16"`` is faster where the processor has it
+            (one core of an AMD EPYC, batches of 128 images of 32 pixels: Conv-4 2.8×, NAS-Bench-201 cells 1.2–1.8×;
+            few-shot DARTS cells, whose time goes into depthwise convolutions, not at all).
         validate_every: episodes between validations; None for a tenth of the budget, at least 250.
         n_validation_episodes: episodes of each validation, always the same ones.
         patience: stop after this many validations without a new best; None never stops early.
@@ -63,6 +66,7 @@ class TrainSettings:
     task_weighting: TaskWeighting = "none"
     weighting_temperature: float = 0.1
     vectorise: bool = False
+    precision: Precision = "float32"
     validate_every: int | None = None
     n_validation_episodes: int = 100
     patience: int | None = 5
@@ -78,6 +82,9 @@ class TrainSettings:
                 f"expected weighting_temperature > 0 and 0 <= drop_path_prob < 1; got {self.weighting_temperature} "
                 f"and {self.drop_path_prob}."
             )
+
+        if self.precision not in get_args(Precision):
+            raise unknown_name("precision", self.precision, get_args(Precision))
 
     @property
     def validation_interval(self) -> int:
@@ -165,6 +172,7 @@ class _Run:
         self, learner: AbstractLearner, model: MetaModel, settings: TrainSettings, device: torch.device, data: str
     ) -> None:
         self.learner, self.model, self.settings, self.device = learner, model, settings, device
+        model.precision = settings.precision
         self.fingerprint = _fingerprint(learner, settings, model, data)
         self.parameters = meta_parameters(learner, model)
         self.optimiser = _make_optimiser(settings, list(self.parameters.values()))

@@ -153,8 +153,22 @@ def test_without_validation_classes_the_last_weights_are_kept() -> None:
         ({"n_validation_episodes": 1}, "expected at least 2"),
         ({"weighting_temperature": 0.0}, "weighting_temperature > 0"),
         ({"outer_lr": math.nan}, "outer_lr is nan"),
+        ({"precision": "float16"}, "bfloat16"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrainSettings(**wrong)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_half_precision_keeps_weights_losses_and_predictions_in_full() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = make_model(LEARNER)
+        curve = train(LEARNER, model, episodes("base"), None, settings(precision=precision))
+        losses[precision] = curve[0].train_loss
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        images = episodes("base")(0).query_images
+        torch.testing.assert_close(model(images).features, model.network.features(images), rtol=0, atol=0)
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
