@@ -46,9 +46,12 @@ class Term(NamedTuple):
 
 State = tuple[Term, ...]
 
+SILENT = "0"
+"""Form of a cell whose output is zero."""
+
 
 def canonical_form(cell: Cell, n_inputs: int, output: Output, *, reduces: bool = False) -> str:
-    """Text of the function that a cell computes; ``"0"`` for a cell whose output is zero.
+    """Text of the function that a cell computes; `SILENT` for a cell whose output is zero.
 
     Args:
         cell: nodes of the cell.
@@ -133,7 +136,7 @@ def _numberings(shared: Iterable[Term]) -> Iterator[Mapping[Owner | None, int]]:
 
 def _write_outputs(outputs: Iterable[State], numbers: Mapping[Owner | None, int]) -> str:
     texts = sorted(_write_state(state, numbers) for state in outputs)
-    return "0" if not any(texts) else " | ".join(text or "0" for text in texts)
+    return SILENT if not any(texts) else " | ".join(text or SILENT for text in texts)
 
 
 def _write_state(state: State, numbers: Mapping[Owner | None, int]) -> str:

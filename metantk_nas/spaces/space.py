@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Literal, TypeVar
 
 from metantk_nas.errors import GenotypeError, SpaceError, unknown_name
-from metantk_nas.spaces.canonical import canonical_form, canonical_key, smallest_order
+from metantk_nas.spaces.canonical import SILENT, canonical_form, canonical_key, smallest_order
 from metantk_nas.spaces.genotype import Genotype, Node
 from metantk_nas.spaces.ops import OPS
 from metantk_nas.spaces.subspace import Architecture, EdgeSlot, SubSpace
@@ -247,6 +247,10 @@ class Space:
         if isinstance(architecture, SubSpace):
             return canonical_key((architecture.text,))
         return canonical_key(self.canonical_forms(architecture))
+
+    def is_connected(self, genotype: Genotype) -> bool:
+        """Whether the output of every cell depends on its inputs."""
+        return SILENT not in self.canonical_forms(genotype)
 
     def representative(self, genotype: Genotype) -> Genotype:
         """Return one member of the key of ``genotype``, to be scored in the place of all.
