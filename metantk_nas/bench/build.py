@@ -14,8 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from metantk_nas.bench.protocols import PROTOCOLS, SHOTS, Protocol
 from metantk_nas.episodes.dataset import FewShotDataset
@@ -39,6 +41,9 @@ from metantk_nas.searchers.random import distinct_draws
 from metantk_nas.spaces.space import Space
 
 TABLE_FILE, MANIFEST_FILE, TRAINING_DIRECTORY = "table.csv", "manifest.json", "training"
+
+N_BASE_IMAGES = 10
+"""Images of each base class that judges are shown."""
 
 Row = dict[str, Any]
 
@@ -264,6 +269,7 @@ class TableBench:
     def _judge(self, model: MetaModel, device: torch.device) -> Row:
         """Accuracies on novel classes, by judge and number of shots."""
         found: Row = {}
+        base_images = self._base_images.to(device)
         with remembered_features(model.network):
             for shot in SHOTS:
                 episodes = EpisodeSampler(
@@ -276,7 +282,7 @@ class TableBench:
                     name="bench",
                 )
                 for name, judge in self.spec.plan.judges.items():
-                    judged = evaluate(judge(model), episodes, self.spec.eval_episodes, device=device)
+                    judged = evaluate(judge(model, base_images), episodes, self.spec.eval_episodes, device=device)
                     found[f"{name}_{shot}shot"] = judged.mean
                     found[f"{name}_{shot}shot_ci"] = judged.ci95
                     found["seconds"] = found.get("seconds", 0.0) + judged.seconds
@@ -302,6 +308,11 @@ class TableBench:
             "params": sum(parameter.numel() for parameter in network.parameters()),
             "macs": macs,
         }
+
+    @cached_property
+    def _base_images(self) -> Tensor:
+        """The first images of every base class."""
+        return self.dataset.to_tensor(np.concatenate([images[:N_BASE_IMAGES] for images in self.dataset.base.images]))
 
     @cached_property
     def _cost(self) -> CostModel:

@@ -7,6 +7,7 @@ something: networks that are stopped early are ranked by how fast they learn, wh
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -17,6 +18,37 @@ from metantk_nas.learners.trainer import TrainSettings
 
 SHOTS = (1, 5)
 """Support images per class with which every trained network is judged."""
+
+
+Judge = Callable[[MetaModel, Tensor], Adapt]
+"""From a trained model and some images of base classes to how it adapts to novel classes."""
+
+
+def nearest_centroid(model: MetaModel, base_images: Tensor) -> Adapt:
+    """Adapt by class means of frozen features, centred by those of base classes and scaled to unit length.
+
+    The nearest class mean wins: CL2N of SimpleShot (Wang et al. 2019, arXiv 1911.04623, section 3.2).
+    """
+    with torch.no_grad():
+        centre = model(base_images).features.mean(0)
+
+    def embed(images: Tensor) -> Tensor:
+        return normalize(model(images).features - centre)
+
+    def adapt(support_images: Tensor, support_labels: Tensor, n_way: int) -> Predictor:
+        centroids = class_means(embed(support_images), support_labels, n_way)
+        return lambda query_images: prototype_logits(centroids, embed(query_images))
+
+    return adapt
+
+
+def by_learner(learner: AbstractLearner) -> Judge:
+    """Adapt as a learner does."""
+
+    def judge(model: MetaModel, _: Tensor) -> Adapt:
+        return bind(learner, model)
+
+    return judge
 
 
 @dataclass(frozen=True)
@@ -41,22 +73,12 @@ class Protocol:
     n_way: int
     n_query: int
     batch_size: int
-    judges: Mapping[str, Callable[[MetaModel], Adapt]]
+    judges: Mapping[str, Judge]
 
     @property
     def images_per_step(self) -> int:
         """Images that the network is shown in one unit of the budget."""
         return self.batch_size if self.learner.trains_on == "images" else self.n_way * (1 + self.n_query)
-
-
-def nearest_centroid(model: MetaModel) -> Adapt:
-    """Adapt by the class means of frozen features of unit length; the nearest one wins (arXiv 1911.04623, L2N)."""
-
-    def adapt(support_images: Tensor, support_labels: Tensor, n_way: int) -> Predictor:
-        centroids = class_means(normalize(model(support_images).features), support_labels, n_way)
-        return lambda query_images: prototype_logits(centroids, normalize(model(query_images).features))
-
-    return adapt
 
 
 _PROTONET = ProtoNet()
@@ -69,7 +91,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             description="classify all base classes, then logistic regression and nearest centroid on frozen features",
             learner=Rfs(),
             settings=TrainSettings(
-                train_budget=1200,
+                train_budget=1800,
                 meta_batch_size=1,
                 optimiser="sgd",
                 outer_lr=0.1,
@@ -80,10 +102,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             n_way=5,
             n_query=15,
             batch_size=128,
-            judges={
-                "accuracy": lambda model: bind(Rfs(n_copies=1), model),
-                "centroid": nearest_centroid,
-            },
+            judges={"accuracy": by_learner(Rfs(n_copies=1)), "centroid": nearest_centroid},
         ),
         Protocol(
             name="protonet",
@@ -93,7 +112,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
             n_way=20,
             n_query=5,
             batch_size=0,
-            judges={"accuracy": lambda model: bind(_PROTONET, model)},
+            judges={"accuracy": by_learner(_PROTONET)},
         ),
     )
 }
