@@ -79,7 +79,7 @@ FidelityText = Annotated[
     str,
     typer.Option(
         "--fidelity",
-        help="Cheap first look at all, the best in full: auto, or repeats=1,init_channels=32,keep=0.2.",
+        help="Cheap looks at all, the best in full: auto, or image_size=16,keep=0.25/repeats=1,keep=0.4.",
         rich_help_panel=SEARCH,
     ),
 ]

@@ -12,7 +12,7 @@ import pandas as pd
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import RunError
 from metantk_nas.experiment.engine import Engine
-from metantk_nas.experiment.fidelity import Fidelity
+from metantk_nas.experiment.fidelity import Look
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import Note
@@ -148,12 +148,7 @@ def _run(
         with Engine(bench.first_look, store, note) as engine:
             _converse(bench, searcher, store, engine, progress)
         candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
-        screened_out: dict[str, str] = {}
-        if bench.fidelity is not None:
-            screened_out = _screen(bench, store, candidates, bench.fidelity)
-            best = [candidate for candidate in candidates if candidate.key not in screened_out]
-            with Engine(bench, store, note) as engine:
-                _score_all(engine, best, progress)
+        screened_out = _look_again(bench, store, candidates, progress, note)
         ranking = make_ranking(
             candidates,
             store.scores({candidate.key for candidate in candidates}),
@@ -191,14 +186,37 @@ def _converse(
                 progress("scoring", n_done, searcher.total)
 
 
-def _screen(bench: Workbench, store: ScoreStore, candidates: Sequence[Candidate], fidelity: Fidelity) -> dict[str, str]:
-    """Rank candidates by the first look; the keys that are not scored in full, best first, with the reason."""
-    scores = bench.first_look.own(store.scores({candidate.key for candidate in candidates}))
+def _look_again(
+    bench: Workbench,
+    store: ScoreStore,
+    candidates: Sequence[Candidate],
+    progress: Progress | None,
+    note: Note | None,
+) -> dict[str, str]:
+    """Take all looks but the first, and the full score, each of what the one before kept.
+
+    Returns:
+        The keys that did not get to the full score, best first, with the reason.
+    """
+    screened_out: dict[str, str] = {}
+    stages = [*(seen for _, seen in bench.looks), bench]
+    for (look, seen), after in zip(bench.looks, stages[1:], strict=True):
+        here = [candidate for candidate in candidates if candidate.key not in screened_out]
+        screened_out = {**_screen(seen, look, store, here), **screened_out}
+        best = [candidate for candidate in here if candidate.key not in screened_out]
+        with Engine(after, store, note) as engine:
+            _score_all(engine, best, progress)
+    return screened_out
+
+
+def _screen(bench: Workbench, look: Look, store: ScoreStore, candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Rank candidates by a look; the keys that do not go on, best first, with the reason."""
+    scores = bench.own(store.scores({candidate.key for candidate in candidates}))
     order = make_ranking(candidates, scores, bench.spec.rule, bench.spec.seed).frame
     keys = order.drop_duplicates("key")
-    rest = keys.iloc[fidelity.n_kept(len(keys)) :]
-    look = f"by {fidelity.init_channels} channels, {fidelity.n_cells} cells, {bench.first_look.spec.repeats} repeats"
-    return {key: f"place {place} of {len(order)} {look}" for key, place in zip(rest["key"], rest["rank"], strict=True)}
+    rest = keys.iloc[look.n_kept(len(keys)) :]
+    places = zip(rest["key"], rest["rank"], strict=True)
+    return {key: f"place {place} of {len(order)} by {look}" for key, place in places}
 
 
 def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progress | None) -> None:
@@ -208,7 +226,7 @@ def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progre
     while not engine.idle:
         n_done += len(engine.collect())
         if progress is not None:
-            progress("scoring the best in full", n_done, len(candidates))
+            progress(f"scoring the best {len(candidates)}", n_done, len(candidates))
 
 
 def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:
@@ -218,12 +236,11 @@ def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | N
     values = {name: np.full(n_repeats, np.nan) for name in (metric.name for metric in bench.spec.told)}
     values |= {name: np.full(n_repeats, float(getattr(candidate, name))) for name in values.keys() & {"params", "macs"}}
     for found in look.own(store.scores([candidate.key])):
-        if found.repeat < n_repeats:
-            if found.status != "ok":
-                return None
-            for name, value in found.values.items():  # noqa: PD011, a Score is no data frame
-                if name in values and name not in {"params", "macs"}:
-                    values[name][found.repeat] = value
+        if found.status != "ok":
+            return None
+        for name, value in found.values.items():  # noqa: PD011, a Score is no data frame
+            if name in values and name not in {"params", "macs"}:
+                values[name][found.repeat] = value
     table = np.stack(list(values.values()))
     return table if np.isfinite(table).all() else None
 

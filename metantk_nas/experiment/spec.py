@@ -63,8 +63,8 @@ class SearchSpec(KernelSettings):
         searcher: name of a searcher.
         searcher_settings: settings of the searcher, by name.
         budget: most architectures to score; None: as many as there are (exhaustive, pruning), else `DEFAULT_BUDGET`.
-        fidelity: a first look at all candidates, so that only the best are scored in full: ``"auto"``, or parts of
-            ``"repeats=1,init_channels=32,n_cells=5,keep=0.2"``; none where empty.
+        fidelity: cheap looks at all candidates, so that only the best are scored in full: ``"auto"``, or looks one
+            after the other, ``"image_size=16,keep=0.25/repeats=1,keep=0.4"``; none where empty.
         repeats: re-initialisations, each with episodes of its own.
         init_channels: channels of the first cells; the space's own where None.
         n_cells: stacked cells; the space's own where None.

@@ -15,7 +15,7 @@ from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.load import load_dataset
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import UsageError
-from metantk_nas.experiment.fidelity import PREFIX, Fidelity
+from metantk_nas.experiment.fidelity import PREFIXES, Look, read_looks
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.networks.cost import CostModel
 from metantk_nas.ordering import Array, pareto_places, places
@@ -40,7 +40,7 @@ class Workbench:
         space: the search space, with the skeleton to score.
         dataset: images by class.
         device: where networks run; that of the first worker where there are workers.
-        prefix: what the names of scorers and metrics begin with; `PREFIX` for the first look.
+        prefix: what the names of scorers and metrics begin with; one of `PREFIXES` for a cheap look.
     """
 
     spec: SearchSpec
@@ -54,27 +54,36 @@ class Workbench:
         """Load what a spec names, cheapest first, so that a wrong name costs nothing."""
         rank_rule(spec.rank_by)
         space = spec.load_space()
-        if spec.fidelity:
-            Fidelity.read(spec.fidelity, space).shrink(space)
+        for look in read_looks(spec.fidelity, full_look(spec, space)):
+            look.shrink(space)
         devices = pick_devices(spec)
         return cls(spec, space, open_dataset(spec, progress), devices[0], prefix)
 
     @cached_property
-    def fidelity(self) -> Fidelity | None:
-        """How a first look is taken, None without one."""
-        return Fidelity.read(self.spec.fidelity, self.space) if self.spec.fidelity else None
-
-    @cached_property
-    def first_look(self) -> "Workbench":
-        """The same with the skeleton and repeats of `fidelity`, or as it is without one."""
-        if self.fidelity is None:
-            return self
-        small = self.fidelity
-        repeats = min(small.repeats, self.spec.repeats)
-        spec = replace(
-            self.spec, fidelity="", init_channels=small.init_channels, n_cells=small.n_cells, repeats=repeats
+    def looks(self) -> tuple[tuple[Look, "Workbench"], ...]:
+        """Each cheap look, and the same workbench with its skeleton, image size and repeats."""
+        full = full_look(self.spec, self.space)
+        return tuple(
+            (look, self._shrunk(look, "" if look.same_network(full) else prefix))
+            for look, prefix in zip(read_looks(self.spec.fidelity, full), PREFIXES, strict=False)
         )
-        return Workbench(spec, small.shrink(self.space), self.dataset, self.device, PREFIX)
+
+    @property
+    def first_look(self) -> "Workbench":
+        """What all candidates are scored with: the first look's workbench, or this one where there is no look."""
+        return self.looks[0][1] if self.looks else self
+
+    def _shrunk(self, look: Look, prefix: str) -> "Workbench":
+        spec = replace(
+            self.spec,
+            fidelity="",
+            image_size=look.image_size,
+            init_channels=look.init_channels,
+            n_cells=look.n_cells,
+            repeats=min(look.repeats, self.spec.repeats),
+        )
+        dataset = self.dataset if look.image_size == self.spec.image_size else open_dataset(spec)
+        return Workbench(spec, look.shrink(self.space), dataset, self.device, prefix)
 
     @property
     def devices(self) -> list[torch.device]:
@@ -108,11 +117,11 @@ class Workbench:
         return [RenamedScorer(scorer, self.prefix) for scorer in scorers] if self.prefix else scorers
 
     def own(self, scores: Iterable[Score]) -> Iterator[Score]:
-        """Yield those of ``scores`` that this workbench's scorers made, by the names without its prefix."""
+        """Yield those of ``scores`` that this workbench's scorers and repeats made, by the names without its prefix."""
         n = len(self.prefix)
         names = {scorer.name for scorer in self.scorers}
         for score in scores:
-            if score.scorer in names:
+            if score.scorer in names and score.repeat < self.spec.repeats:
                 values = {name[n:]: value for name, value in score.values.items()}
                 yield replace(score, scorer=score.scorer[n:], values=values)
 
@@ -138,7 +147,7 @@ class Workbench:
         Budget and further metrics are left out, and repeats and ranking where the searcher does not listen to
         scores: a run may grow by them. So are devices, memory and chunk, which change nothing but rounding.
         """
-        spec, fidelity = self.spec, self.fidelity
+        spec = self.spec
         kernel = {field.name: str(getattr(spec, field.name)) for field in fields(KernelSettings)}
         settings = make_settings(spec.searcher, spec.searcher_settings)
         heard = {"repeats": spec.repeats, "rank_by": spec.rank_by, "pareto": spec.pareto}
@@ -146,7 +155,7 @@ class Workbench:
             "space": repr(self.space),
             "data": f"{self.dataset.name} {self.dataset.fingerprint}",
             "image_size": spec.image_size,
-            "fidelity": fidelity and {name: value for name, value in asdict(fidelity).items() if name != "keep"},
+            "looks": [str(look) for look, _ in self.looks],
             "searcher": spec.searcher,
             "searcher_settings": {} if settings is None else asdict(settings),
             **(heard if searcher_entry(spec.searcher).listens else {}),
@@ -170,6 +179,11 @@ class Workbench:
             "space": {"name": self.space.name, "source": self.space.source, "size": self.space.size},
             **machine_facts(self.device),
         }
+
+
+def full_look(spec: SearchSpec, space: Space) -> Look:
+    """The full size, as looks are compared with it."""
+    return Look(spec.image_size, space.skeleton.init_channels, space.skeleton.n_cells, spec.repeats, keep=1.0)
 
 
 def open_dataset(spec: SearchSpec, progress: Progress | None = None) -> FewShotDataset:

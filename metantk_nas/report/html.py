@@ -58,6 +58,38 @@ def render(name: str, tables: Tables, manifest: Mapping[str, Any], space: Space,
         space: the space that the architectures belong to.
         plots: what ``draw_plots`` made of ``tables``.
     """
+    head = _records(Ranking(tables.ranking).top(HEAD).frame)
+    winners = _records(tables.evaluation.sort_values("accuracy", ascending=False)) if len(tables.evaluation) else []
+    metrics = _metric_columns(tables.ranking, manifest)
+    cards = _cards(head, winners, space)
+    return (
+        make_environment()
+        .get_template("report.html.j2")
+        .render(
+            name=name,
+            summary=_summary(tables, manifest, space),
+            head=head,
+            winners=winners,
+            metrics=metrics,
+            others=_other_columns(tables.ranking, metrics),
+            notes={column: metric_note(column, manifest) for column in [*tables.ranking.columns, "accuracy"]},
+            cards=cards,
+            anchors={card["arch"]: f"arch-{place}" for place, card in enumerate(cards, start=1)},
+            legend=[(op, op_label(op), op_family(op)) for op in space.ops],
+            families={family: colour for family, (_, colour) in FAMILIES.items()},
+            plots=plots,
+            n_candidates=len(tables.ranking),
+            n_trained=len(set(tables.evaluation["arch"])) if winners else 0,
+            failures=_failures(tables.ranking),
+            manifest=list(flatten(manifest)),
+            seconds=manifest.get("seconds") if isinstance(manifest.get("seconds"), int | float) else None,
+            command=_command(manifest),
+        )
+    )
+
+
+def make_environment() -> Environment:
+    """Templates of this folder, with the filters for numbers and pictures; what is filled in is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -67,30 +99,7 @@ def render(name: str, tables: Tables, manifest: Mapping[str, Any], space: Space,
     )
     filters = {"number": number, "count": count, "duration": duration, "percent": percent, "words": metric_name}
     environment.filters.update(filters, data_uri=_data_uri)
-    head = _records(Ranking(tables.ranking).top(HEAD).frame)
-    winners = _records(tables.evaluation.sort_values("accuracy", ascending=False)) if len(tables.evaluation) else []
-    metrics = _metric_columns(tables.ranking, manifest)
-    cards = _cards(head, winners, space)
-    return environment.get_template("report.html.j2").render(
-        name=name,
-        summary=_summary(tables, manifest, space),
-        head=head,
-        winners=winners,
-        metrics=metrics,
-        others=_other_columns(tables.ranking, metrics),
-        notes={column: metric_note(column, manifest) for column in [*tables.ranking.columns, "accuracy"]},
-        cards=cards,
-        anchors={card["arch"]: f"arch-{place}" for place, card in enumerate(cards, start=1)},
-        legend=[(op, op_label(op), op_family(op)) for op in space.ops],
-        families={family: colour for family, (_, colour) in FAMILIES.items()},
-        plots=plots,
-        n_candidates=len(tables.ranking),
-        n_trained=len(set(tables.evaluation["arch"])) if winners else 0,
-        failures=_failures(tables.ranking),
-        manifest=list(flatten(manifest)),
-        seconds=manifest.get("seconds") if isinstance(manifest.get("seconds"), int | float) else None,
-        command=_command(manifest),
-    )
+    return environment
 
 
 def _read_tables(run_dir: Path) -> Tables:
@@ -207,7 +216,7 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
         f"were ranked before training{task}{data}{f', by {metrics}' if metrics else ''}."
     ]
     if n_screened:
-        sentences.append(f"{n_screened:,} were screened out by a first look and follow in its order.")
+        sentences.append(f"{n_screened:,} were screened out by a cheap look and follow in its order.")
     if n_failed:
         rest = "none could be scored" if n_failed == len(ranking) else f"{n_failed:,} could not be scored and rank last"
         sentences.append(f"{rest[0].upper()}{rest[1:]}.")

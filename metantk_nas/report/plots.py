@@ -75,7 +75,7 @@ def draw_plots(tables: Tables) -> list[Plot]:
     for name, (title, caption, drawer) in PLOTS.items():
         light, dark = (drawer(tables, theme) for theme in (LIGHT, DARK))
         if light is not None and dark is not None:
-            plots.append(Plot(name, title, caption, _png(light), _png(dark)))
+            plots.append(Plot(name, title, caption, to_png(light), to_png(dark)))
     return plots
 
 
@@ -98,7 +98,7 @@ def draw_rank_intervals(tables: Tables, theme: Theme) -> Figure | None:
     frame = _finite(_candidates(tables), ["rank", "rank_low", "rank_high"]).head(N_INTERVALS)
     if frame.empty:
         return None
-    figure, (axes,) = _figure(theme, height=1.0 + 0.14 * len(frame))
+    figure, (axes,) = make_figure(theme, height=1.0 + 0.14 * len(frame))
     places = np.arange(len(frame))
     axes.hlines(places, frame["rank_low"], frame["rank_high"], color=theme.palette[0], linewidth=5, alpha=0.35)
     axes.plot(frame["rank"], places, "o", color=theme.palette[1], markersize=5)
@@ -107,7 +107,7 @@ def draw_rank_intervals(tables: Tables, theme: Theme) -> Figure | None:
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("rank over repeats")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _set_scale(axes, "x", frame[["rank", "rank_low", "rank_high"]].to_numpy())
+    set_scale(axes, "x", frame[["rank", "rank_low", "rank_high"]].to_numpy())
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     return figure
 
@@ -126,10 +126,10 @@ def draw_learning_curves(tables: Tables, theme: Theme) -> Figure | None:
     }
     if not panels:
         return None
-    figure, all_axes = _figure(theme, n_panels=len(panels))
+    figure, all_axes = make_figure(theme, n_panels=len(panels))
     for axes, (column, label) in zip(all_axes, panels.items(), strict=True):
         for index, (name, curve) in enumerate(list(curves.items())[:N_CURVES]):
-            _draw_curve(axes, _finite(curve, ["episode", column]), column, _plain(name), theme.palette[index])
+            _draw_curve(axes, _finite(curve, ["episode", column]), column, plain(name), theme.palette[index])
         axes.set_xlabel("episodes")
         axes.set_ylabel(label)
     legend = all_axes[-1].legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
@@ -142,7 +142,7 @@ def draw_accuracies(tables: Tables, theme: Theme) -> Figure | None:
     frame = _finite(tables.evaluation, ["accuracy"]).head(N_ACCURACIES)
     if frame.empty:
         return None
-    figure, (axes,) = _figure(theme, height=1.2 + 0.3 * len(frame))
+    figure, (axes,) = make_figure(theme, height=1.2 + 0.3 * len(frame))
     places = np.arange(len(frame))
     accuracy, error = 100 * frame["accuracy"].to_numpy(float), 100 * _column(frame, "ci95").fillna(0).to_numpy(float)
     axes.errorbar(accuracy, places, xerr=error, fmt="o", color=theme.palette[0], capsize=3, linewidth=2, markersize=6)
@@ -195,7 +195,7 @@ def _scatter(tables: Tables, theme: Theme, columns: tuple[str, str], labels: tup
     frame = _finite(_candidates(tables), ["rank", x, y])
     if frame.empty:
         return None
-    figure, (axes,) = _figure(theme)
+    figure, (axes,) = make_figure(theme)
     top, rest = frame.head(TOP), frame.iloc[TOP:]
     size, alpha = (4, 0.35) if len(rest) > 1000 else (14, 0.55)
     axes.scatter(rest[x], rest[y], s=size, alpha=alpha, color=theme.palette[0], linewidths=0)
@@ -204,7 +204,7 @@ def _scatter(tables: Tables, theme: Theme, columns: tuple[str, str], labels: tup
     halo = withStroke(linewidth=3, foreground=theme.background)
     axes.annotate("#1", best, (5, 5), textcoords="offset points", color=theme.ink, path_effects=[halo], zorder=4)
     for name, column in (("x", x), ("y", y)):
-        _set_scale(axes, name, frame[column].to_numpy())
+        set_scale(axes, name, frame[column].to_numpy())
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     return figure
@@ -220,7 +220,7 @@ def _draw_curve(axes: Axes, frame: pd.DataFrame, column: str, label: str, colour
         axes.fill_between(episodes, values - band, values + band, color=colour, alpha=0.15, linewidth=0)
 
 
-def _figure(theme: Theme, *, n_panels: int = 1, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+def make_figure(theme: Theme, *, n_panels: int = 1, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
     """Figure with styled axes side by side."""
     figure = Figure((WIDTH, height), layout="constrained", facecolor=theme.background)
     panels = [figure.add_subplot(1, n_panels, index + 1) for index in range(n_panels)]
@@ -236,7 +236,7 @@ def _figure(theme: Theme, *, n_panels: int = 1, height: float = HEIGHT) -> tuple
     return figure, panels
 
 
-def _set_scale(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
+def set_scale(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
     """Use a logarithmic axis where positive values span orders of magnitude."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_SPAN:
@@ -272,16 +272,17 @@ def _trained_names(frame: pd.DataFrame) -> list[str]:
     names = [f"{name}  {learner}" for name, learner in zip(names, frame["learner"], strict=True)]
     if len(set(shots.dropna())) > 1:
         names = [f"{name}  {shot:.0f}-shot" for name, shot in zip(names, shots, strict=True)]
-    return [_plain(name) for name in names]
+    return [plain(name) for name in names]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Short text in which matplotlib sees no formula."""
     short = text if len(text) <= 32 else text[:31] + "…"
     return short.replace("$", r"\$")
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

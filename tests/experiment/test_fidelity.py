@@ -1,41 +1,52 @@
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import metantk_nas
 from metantk_nas.errors import UsageError
-from metantk_nas.experiment.fidelity import Fidelity
+from metantk_nas.experiment.fidelity import Look, read_looks
 from metantk_nas.results import SCREENED_OUT, Ranking, make_ranking
-from metantk_nas.spaces.load import load_space
 from metantk_nas.store import Candidate
 from metantk_nas.types import Metric, RankRule, Score
 from tests.small_search import SMALL
 
 LOOK = {"fidelity": "init_channels=2,n_cells=3,repeats=2,keep=0.5"}
+FULL = Look(32, 48, 5, 3, 1.0)
 
 
-def test_auto_takes_one_repeat_of_the_full_size() -> None:
-    assert Fidelity.read("auto", load_space("darts_fewshot")) == Fidelity(48, 5, 1, 0.1)
-    tiny = Fidelity(2, 3, 1, 0.5).shrink(load_space("darts"))
-    assert Fidelity.read("auto", tiny) == Fidelity(2, 3, 1, 0.1)
+def test_auto_takes_smaller_images_and_then_one_repeat_of_the_full_size() -> None:
+    assert read_looks("auto", FULL) == (Look(16, 48, 5, 1, 0.25), Look(32, 48, 5, 1, 0.4))
+    assert read_looks("auto", replace(FULL, image_size=10)) == (Look(8, 48, 5, 1, 0.25), Look(10, 48, 5, 1, 0.4))
 
 
-def test_what_is_left_out_is_as_in_auto() -> None:
-    assert Fidelity.read("keep=0.3", load_space("darts_fewshot")) == Fidelity(48, 5, 1, 0.3)
+def test_a_look_that_saves_nothing_is_passed_over() -> None:
+    once = replace(FULL, repeats=1)
+    assert read_looks("auto", once) == (Look(16, 48, 5, 1, 0.25),)
+    assert read_looks("auto", replace(once, image_size=8)) == ()
+
+
+def test_what_is_left_out_is_as_at_full_size() -> None:
+    assert read_looks("init_channels=16", FULL) == (Look(32, 16, 5, 1, 0.25),)
+    assert read_looks("keep=0.3 / repeats=2", FULL) == (Look(32, 48, 5, 1, 0.3), Look(32, 48, 5, 2, 0.25))
+    assert read_looks("", FULL) == ()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cheap", r"part of --fidelity 'cheap' not found; available: auto, init_channels, keep, n_cells, repeats"),
+        ("cheap", r"'cheap' not found; available: auto, image_size, init_channels, keep, n_cells, repeats"),
         ("keep=half", r"keep is 'half'; expected a number"),
         ("keep=0", r"keep in \(0, 1\]"),
         ("n_cells=0", "whole numbers of at least 1"),
+        ("keep=.9/keep=.8/keep=.7/keep=.6", "takes 4 looks; expected 3 at most"),
     ],
 )
 def test_what_means_nothing_is_named(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Fidelity.read(text, load_space("darts_fewshot"))
+        read_looks(text, FULL)
 
 
 def test_pruning_has_no_first_look() -> None:
@@ -77,7 +88,7 @@ def test_who_was_screened_out_follows_in_the_order_of_the_first_look(
     frame = looked[1].frame
     assert frame["rank"].is_monotonic_increasing
     out = frame[frame["status"] == SCREENED_OUT]
-    places = out["reason"].str.extract(r"^place (\d+) of \d+ by 2 channels, 3 cells, 2 repeats$")[0].astype(int)
+    places = out["reason"].str.extract(r"^place (\d+) of \d+ by .*, 2 channels, 3 cells, 2 repeats$")[0].astype(int)
     assert places.is_monotonic_increasing
     assert out["rank"].min() == (frame["status"] == "ok").sum() + 1
 
@@ -86,7 +97,7 @@ def test_the_report_tells_screened_out_from_failed(looked: tuple[Path, Ranking])
     out, ranking = looked
     page = (out / "report.html").read_text(encoding="utf-8")
     n_screened = (ranking.frame["status"] == SCREENED_OUT).sum()
-    assert f"{n_screened} were screened out by a first look" in page
+    assert f"{n_screened} were screened out by a cheap look" in page
     assert "place 7 of" not in page
 
 
@@ -95,6 +106,27 @@ def test_the_same_command_scores_nothing_anew(looked: tuple[Path, Ranking]) -> N
     out, before = looked
     again = metantk_nas.search(out=out, **SMALL, **LOOK)
     assert again.frame.equals(before.frame)
+
+
+def test_looks_follow_each_other_and_repeats_are_not_scored_twice(full: Ranking, tmp_path: Path) -> None:
+    """Of twelve keys six see the second look, and three are scored in full; the second look is part of that score."""
+    looks = {"fidelity": "image_size=8,keep=0.5/repeats=1,keep=0.5"}
+    frame = metantk_nas.search(out=tmp_path, **SMALL, **looks).frame
+    assert frame["key"].is_unique
+    assert len(frame) == 12
+    out = frame["reason"].str.extract(r"^place \d+ of (\d+) by (.*)$")
+    assert out[0].dropna().tolist() == ["6"] * 3 + ["12"] * 6
+    assert out[1].dropna().unique().tolist() == [
+        "16 pixels, 4 channels, 3 cells, 1 repeat",
+        "8 pixels, 4 channels, 3 cells, 1 repeat",
+    ]
+    assert frame["condition_number"].notna().tolist() == [True] * 6 + [False] * 6
+    whole = full.frame.set_index("key").loc[frame["key"][:3], "condition_number"]
+    assert frame["condition_number"][:3].tolist() == pytest.approx(whole.tolist())
+    with closing(sqlite3.connect(tmp_path / "scores.sqlite")) as store:
+        scored = dict(store.execute("SELECT scorer, COUNT(*) FROM score GROUP BY scorer"))
+    assert scored == {"cheap_kernel": 12, "kernel": 6 + 3}
+    assert metantk_nas.search(out=tmp_path, **SMALL, **looks).frame.equals(frame)
 
 
 def test_evolution_listens_to_the_first_look(tmp_path: Path) -> None:
