@@ -57,6 +57,9 @@ def test_lists_name_everything(words, expected, monkeypatch):
         (["search", "--preset", "metantk-nas-2022", "--budget", "3"], "cannot keep --budget"),
         (["search", "--preset", "metantk-nas"], "Did you mean 'metantk-nas-2022'"),
         (["search", "--pareto", "params"], "at least two"),
+        (["bench", "build", "--protocol", "rsf"], "Did you mean 'rfs'"),
+        (["bench", "build", "--sample", "0"], "--sample is 0"),
+        (["bench", "correlate", "run", "--truth", "nowhere"], "no truth at nowhere"),
         (["search", "--repeats", "0"], "--repeats is 0"),
         (["search", "--device", "cuda:99"], "does not see"),
         (["search", "--max-params", "many"], "200K or 2M"),
@@ -159,6 +162,28 @@ def test_train_of_one_architecture(tmp_path):
     assert row["arch"] == "conv4"
     assert 0 <= row["accuracy"] <= 1
     assert (tmp_path / "run" / "plots" / "learning_curves.png").exists()
+
+
+def test_bench_builds_a_table_and_compares_scores_with_it(tmp_path):
+    small = ["--data", "glyphs", "--image-size", 16, "--init-channels", 4, "--n-cells", 3, "--device", "cpu"]
+    words = ["--sample", 4, "--train-budget", 3, "--eval-episodes", 4, "--eval-query", 5]
+    done = run("bench", "build", *small, *words, "--out", tmp_path / "table", "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["position"] for row in rows] == [-1, 0, 1, 2, 3]
+    again = run("bench", "build", *small, *words, "--out", tmp_path / "table")
+    assert "The best and the worst of 5 trainings" in again.stdout
+    archs = [row["arch"] for row in rows[1:]]
+    run("score", *archs, *small, "--space", "nas_bench_201", "--repeats", 1, "--out", tmp_path / "run")
+    options = ["--truth", tmp_path / "table", "--scores", "condition_number,-trace", "--out", tmp_path / "found"]
+    done = run("bench", "correlate", tmp_path / "run", *options, "--json")
+    assert done.exit_code == 0, done.output
+    found = {row["score"]: row for row in json.loads(done.stdout)["scores"]}
+    assert set(found) == {"condition_number", "trace", "params", "macs"}
+    assert not found["trace"]["higher_is_better"]
+    assert all(row["n"] == 4 for row in found.values())
+    assert "Agreement over 4 architectures" in run("bench", "correlate", tmp_path / "run", *options).stdout
+    assert (tmp_path / "found" / "correlation.html").exists()
 
 
 def test_python_m_works():

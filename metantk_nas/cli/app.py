@@ -83,4 +83,5 @@ for _command in _COMMANDS:
 
 _bench = typer.Typer(no_args_is_help=True)
 _bench.command()(bench.build)
+_bench.command()(bench.correlate)
 app.add_typer(_bench, name="bench", help="Measure how architectures learn from few images, and what foretells it.")

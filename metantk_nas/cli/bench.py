@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from metantk_nas.cli import options as opt
-from metantk_nas.cli.given import command_words, make_spec
-from metantk_nas.cli.screen import print_json, print_note, print_table_rows, progress_bars, stdout
+from metantk_nas.cli.given import command_words, make_spec, read_settings
+from metantk_nas.cli.screen import print_correlation, print_json, print_note, print_table_rows, progress_bars, stdout
 
-TABLE = "Table"
+TABLE, COMPARE = "Table", "Comparison"
 
 Protocol = Annotated[str, typer.Option(help="How to train and judge: rfs or protonet.", rich_help_panel=TABLE)]
 Sample = Annotated[int, typer.Option(help="Architectures, each of another canonical key.", rich_help_panel=TABLE)]
@@ -20,6 +20,42 @@ TrainSeed = Annotated[
 TrainBudget = Annotated[
     int | None, typer.Option(help="Batches or episodes to train on (the protocol's own).", rich_help_panel=TABLE)
 ]
+
+ScoreFiles = Annotated[
+    list[Path], typer.Argument(help="Directories of searches, rankings, or CSV files with scores.", show_default=False)
+]
+TruthPath = Annotated[
+    Path,
+    typer.Option(
+        help="A table of `bench build`, a CSV of accuracies, or a NAS-Bench-201 file or NATS-Bench folder.",
+        rich_help_panel=COMPARE,
+    ),
+]
+Column = Annotated[
+    str | None, typer.Option(help="The truth's column (accuracy_5shot, accuracy, …).", rich_help_panel=COMPARE)
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=TEXT", help="Keep rows of the truth with this text.", rich_help_panel=COMPARE),
+]
+Columns = Annotated[
+    str,
+    typer.Option(
+        "--scores", metavar="LIST", help="Compare these only: a,b; -a where lower is better.", rich_help_panel=COMPARE
+    ),
+]
+Baselines = Annotated[
+    list[Path] | None, typer.Option(help="CSV of scores to be held against.", rich_help_panel=COMPARE)
+]
+UnitName = Annotated[
+    Literal["key", "arch"],
+    typer.Option(help="Compare canonical keys, or texts as most papers do.", rich_help_panel=COMPARE),
+]
+AllCells = Annotated[
+    bool, typer.Option("--all-cells", help="Also cells without a path to the output.", rich_help_panel=COMPARE)
+]
+CompareSample = Annotated[int | None, typer.Option(help="Compare so many, drawn at random.", rich_help_panel=COMPARE)]
+TopK = Annotated[int | None, typer.Option(help="Size of the head (10).", rich_help_panel=COMPARE)]
 
 
 def build(
@@ -59,3 +95,57 @@ def build(
     else:
         print_table_rows(rows)
         stdout.print(f"Table: {directory / 'table.csv'}", highlight=False, soft_wrap=True)
+
+
+def correlate(
+    scores: ScoreFiles,
+    truth: TruthPath,
+    space: opt.Space = "nas_bench_201",
+    column: Column = None,
+    where: Where = None,
+    columns: Columns = "",
+    baselines: Baselines = None,
+    unit: UnitName = "key",
+    all_cells: AllCells = False,
+    sample: CompareSample = None,
+    top_k: TopK = None,
+    seed: opt.Seed = 0,
+    out: Annotated[Path, typer.Option(help="Directory of the result.", rich_help_panel=opt.RUN)] = Path("correlation"),
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Say how well scores foretell a truth: Kendall's tau and more, with intervals, beside params and MACs.
+
+    Writes correlation.csv, correlation.png and correlation.html.
+    """
+    from metantk_nas.bench.correlate import correlate as measure
+    from metantk_nas.bench.correlate import read_scores, write_correlation
+    from metantk_nas.bench.truth import read_truth
+    from metantk_nas.spaces.load import load_space
+
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    loaded = load_space(space)
+    rows = {name: str(text) for name, text in read_settings(where or [], "--where protocol=rfs").items()}
+    with progress_bars() as progress:
+        reached = read_truth(truth, loaded, column, where=rows, cache_dir=out, progress=progress)
+    found = measure(
+        reached,
+        [
+            *(read_scores(path, loaded, names, truth=reached) for path in scores),
+            *(read_scores(path, loaded, truth=reached, baseline=True) for path in baselines or []),
+        ],
+        loaded,
+        unit=unit,
+        connected_only=not all_cells,
+        sample=sample,
+        top_k=top_k,
+        seed=seed,
+    )
+    paths = write_correlation(out, found, command_words())
+    table = json.loads(found.table.to_json(orient="records"))
+    if as_json:
+        print_json({"out": str(out), "scores": table})
+        return
+    print_correlation(table)
+    for path in paths:
+        stdout.print(str(path), highlight=False, soft_wrap=True)

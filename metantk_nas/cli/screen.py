@@ -71,7 +71,7 @@ def print_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> 
     n_screened = int((ranking.frame["status"] == SCREENED_OUT).sum())
     n_failed = int((ranking.frame["status"] != "ok").sum()) - n_screened
     if n_screened:
-        stdout.print(f"{n_screened} were screened out by the first look and follow in its order.")
+        stdout.print(f"{n_screened} were screened out by a cheap look and follow in its order.")
     if n_failed:
         stdout.print(f"{n_failed} could not be scored and rank last; see status and reason in the ranking.")
     if rows:
@@ -133,6 +133,26 @@ def print_table_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         accuracies = (f"{100 * row[name]:.1f} ± {100 * row[f'{name}_ci']:.1f} %" for name in _ACCURACIES)
         numbers = (_cell(row[name]) for name in ("train_loss", "epochs", "params"))
         table.add_row(*accuracies, *numbers, escape(row["arch"]))
+    stdout.print(table)
+
+
+def print_correlation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how well scores agree with a truth, the best first."""
+    table = Table(
+        title=f"Agreement over {rows[0]['n']:,} architectures; baselines in brackets",
+        caption=f"regret: what the best {rows[0]['top_k']} by a score miss of the best of all; "
+        "lead: τ less that of the best baseline",
+    )
+    table.add_column("score", overflow="ellipsis", no_wrap=True)
+    for name in ("Kendall τ", "95 %", "Spearman ρ", "regret", "lead"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        name = f"[{row['score']}]" if row["baseline"] else row["score"]
+        interval = f"{row['kendall_low']:.3f} … {row['kendall_high']:.3f}"
+        lead = "–" if row["baseline"] else f"{row['over_baseline']:+.3f}"
+        table.add_row(
+            escape(name), f"{row['kendall']:.3f}", interval, f"{row['spearman']:.3f}", f"{row['regret']:.3g}", lead
+        )
     stdout.print(table)
 
 

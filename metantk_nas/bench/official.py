@@ -1,0 +1,226 @@
+"""The official files of NAS-Bench-201, read without running anything that they hold, and once.
+
+Three forms of one benchmark are understood, all by Dong & Yang (arXiv 2001.00326, 2009.00437):
+
+- a NATS-Bench topology folder: one ``<index>.pickle.pbz2`` an architecture, read one after the other in little memory;
+- the same as one ``NATS-tss-*.pickle.pbz2``, and the older ``NAS-Bench-201-*.pth``, which are read as a whole and
+  need several times their size in memory.
+
+They are pickles, and a pickle can run any program. Here it may build text, numbers, lists, tuples, sets and
+dictionaries, and refers to nothing else: a restricted unpickler answers for the few names that those files use, and
+refuses all others. Neither PyTorch nor the benchmark's own package takes part.
+
+What is kept is one row an architecture: its accuracies in percent after the last of 12 and of 200 epochs, averaged over
+training seeds, on validation and test images. They go to a small CSV in a cache, from which they are read next time.
+"""
+
+import bz2
+import hashlib
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+from metantk_nas.episodes.request import Progress, user_cache
+from metantk_nas.errors import UsageError
+from metantk_nas.results import write_text
+
+FORMAT_VERSION = 1  # raise it whenever the small table changes, so that older caches are not read
+SUFFIX = ".pickle.pbz2"
+MAX_BYTES = 64_000_000  # of one architecture, unpacked; the official ones have 0.3 MB
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file of torch.save before 1.6
+EPOCHS = {"12": 12, "less": 12, "200": 200, "full": 200}  # by the name of the training schedule
+ACCURACIES = {  # column: (training set, what is judged)
+    "cifar10_valid": ("cifar10-valid", "x-valid"),
+    "cifar10_test": ("cifar10", "ori-test"),
+    "cifar100_valid": ("cifar100", "x-valid"),
+    "cifar100_test": ("cifar100", "x-test"),
+    "imagenet16_valid": ("ImageNet16-120", "x-valid"),
+    "imagenet16_test": ("ImageNet16-120", "x-test"),
+}
+_BROKEN = (  # what unpickling raises when the bytes are not what they should be
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def is_official(path: Path) -> bool:
+    """Whether ``path`` looks like one of the three forms."""
+    if path.is_dir():
+        return any(path.glob(f"*{SUFFIX}"))
+    return path.name.endswith((SUFFIX, ".pth"))
+
+
+def official_table(path: Path, cache_dir: Path | None = None, progress: Progress | None = None) -> pd.DataFrame:
+    """Accuracies of every architecture in an official file or folder.
+
+    Args:
+        path: a NATS-Bench topology folder, its single file, or a NAS-Bench-201 file.
+        cache_dir: where the small table is kept; the user's cache where None. It belongs to the path, sizes and
+            modification times of the originals.
+        progress: called as ``progress(label, done, total)`` while a folder is read.
+
+    Returns:
+        One row an architecture: ``index``, ``arch`` and accuracies in percent such as ``cifar10_test200``.
+
+    Raises:
+        UsageError: the files are damaged, are something else, or want to run code.
+    """
+    files = sorted(path.glob(f"[0-9]*{SUFFIX}")) if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"{path} holds no architecture; expected files such as 000000{SUFFIX}.")
+    cache = (cache_dir or user_cache() / "truth") / f"{path.stem}-{_signature(path, files)}.csv"
+    try:
+        return pd.read_csv(cache)
+    except (OSError, ValueError):
+        table = pd.DataFrame(list(_rows(files, progress))).sort_values("index", ignore_index=True)
+    try:
+        write_text(cache, table.to_csv(index=False, lineterminator="\n"))
+    except UsageError as error:
+        warnings.warn(f"the accuracies of {path.name} will be read again next time: {error}", stacklevel=2)
+    return table
+
+
+def safe_load(file: IO[bytes]) -> Any:
+    """Unpickle text, numbers and containers, nothing else.
+
+    Raises:
+        pickle.UnpicklingError: the pickle refers to anything else.
+    """
+    return _Unpickler(file).load()
+
+
+def _signature(path: Path, files: list[Path]) -> str:
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.blake2b(f"{FORMAT_VERSION}/{path.resolve()}/{facts}".encode(), digest_size=8).hexdigest()
+
+
+def _rows(files: list[Path], progress: Progress | None) -> Iterator[dict[str, Any]]:
+    """Rows of every file; one that cannot be read is named."""
+    for done, path in enumerate(files):
+        if progress is not None:
+            progress("reading the benchmark", done, len(files))
+        try:
+            yield from map(_row, _architectures(path))
+        except _BROKEN as error:
+            raise UsageError(
+                f"{path} cannot be read as NAS-Bench-201 or NATS-Bench (topology): {error}. Nothing in it was run. "
+                "Fetch the official file again (github.com/D-X-Y/NATS-Bench; of two folders the one named -simple)."
+            ) from error
+
+
+def _architectures(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield for each architecture of a file its results by training schedule."""
+    content = _read_pth(path) if path.suffix == ".pth" else _read_bz2(path)
+    if "arch2infos" in content:
+        yield from content["arch2infos"].values()
+    else:
+        yield content
+
+
+def _read_bz2(path: Path) -> Any:
+    with bz2.open(path) as file:
+        if not re.fullmatch(r"\d+", path.name.removesuffix(SUFFIX)):
+            return safe_load(file)
+        unpacked = file.read(MAX_BYTES + 1)
+    if len(unpacked) > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+    return safe_load(io.BytesIO(unpacked))
+
+
+def _read_pth(path: Path) -> Any:
+    """Read the pickle in what ``torch.save`` wrote: a zip archive, or since before 1.6 a row of pickles."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            if len(names) != 1:
+                raise ValueError("it is no file of torch.save")
+            with archive.open(names[0]) as file:
+                return safe_load(file)
+    with path.open("rb") as file:
+        if safe_load(file) != TORCH_MAGIC:
+            raise ValueError("it is no file of torch.save")
+        _version, _system = safe_load(file), safe_load(file)
+        return safe_load(file)
+
+
+def _row(schedules: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean accuracies of one architecture."""
+    states = {EPOCHS[name]: state for name, state in schedules.items() if name in EPOCHS}
+    row: dict[str, Any] = {"index": int(states[200]["arch_index"]), "arch": str(states[200]["arch_str"])}
+    for epochs, state in sorted(states.items()):
+        for column, (trained_on, judged_on) in ACCURACIES.items():
+            trainings = [run for (data, _seed), run in state["all_results"].items() if data == trained_on]
+            curves, last = [run["eval_acc1es"] for run in trainings], f"{judged_on}@{epochs - 1}"
+            found = [float(curve[last]) for curve in curves if last in curve]
+            row[f"{column}{epochs}"] = sum(found) / len(found) if found else np.nan
+    return row
+
+
+class _Number:
+    """Stands in for a NumPy data type of numbers: its code and byte order."""
+
+    def __init__(self, code: str) -> None:
+        if not re.fullmatch(r"[fiub][1248]", code):
+            raise pickle.UnpicklingError(f"it has NumPy values of type {code!r}, which are no numbers")
+        self.code = code
+        self.order = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = {">": ">", "<": "<"}.get(state[1], "=")
+
+
+def _number(code: str, *_flags: object) -> _Number:
+    return _Number(code)
+
+
+def _scalar(number: _Number, content: bytes) -> float | int | bool:
+    value: float | int | bool = np.frombuffer(content, number.order + number.code, count=1)[0].item()
+    return value
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it has bytes encoded as {encoding!r}")
+    return text.encode("latin1")
+
+
+_ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,  # as protocol 2 writes it
+    ("numpy", "dtype"): _number,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _latin1,  # how protocol 2 writes bytes
+}
+"""Every name that a pickle may use, and what answers for it; nothing here can reach anything else."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds text, numbers and containers, and refuses everything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is no number, text or container")
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, _pid: Any) -> Any:
+        raise pickle.UnpicklingError("it holds network weights, not only accuracies")
