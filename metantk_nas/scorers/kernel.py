@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
+from metantk_nas.kernels.alignment import kernel_alignment
 from metantk_nas.kernels.gram import Grams, layerwise_grams
 from metantk_nas.kernels.metantk import adaptation_loss, metantk
 from metantk_nas.kernels.spectrum import Spectra, spectra
@@ -32,7 +33,7 @@ def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ..
 
 
 class KernelScorer(AbstractScorer):
-    """Spectra of the MetaNTK and of the plain NTK, and the loss of the closed-form inner loop.
+    """Spectra of the MetaNTK and of the plain NTK, its alignment with the labels, and the loss of the inner loop.
 
     The MetaNTK is that of the query rows; the plain NTK that of all distinct images, support and query.
     """
@@ -47,6 +48,12 @@ class KernelScorer(AbstractScorer):
             "query loss of kernel regression with the adapting kernel; arXiv 2203.09137, arXiv 2102.03909",
         ),
         *_spectral_metrics("ntk_", "NTK", TE_NAS_PAPER),
+        Metric(
+            "kernel_alignment",
+            True,
+            "centred alignment of the NTK with the labels of an episode, at most 1",
+            "Cortes, Mohri & Rostamizadeh, JMLR 2012, arXiv 1203.0550, definition 4",
+        ),
     )
 
     def __init__(self, setup: ScoringSetup) -> None:
@@ -63,7 +70,13 @@ class KernelScorer(AbstractScorer):
         meta = decompose(metantk(grams.ntk, base, rows.layout, **inner))
         loss = adaptation_loss(base, rows.layout, rows.support_labels, rows.query_labels, n_way=settings.n_way, **inner)
         plain = decompose(grams.ntk[:, rows.distinct][:, :, rows.distinct])
-        columns = {**_columns("", meta), "adaptation_loss": loss, **_columns("ntk_", plain)}
+        alignment = kernel_alignment(grams.ntk, rows.layout, rows.support_labels, rows.query_labels)
+        columns = {
+            **_columns("", meta),
+            "adaptation_loss": loss,
+            **_columns("ntk_", plain),
+            "kernel_alignment": alignment,
+        }
         table = {name: values.tolist() for name, values in columns.items()}
         return [
             Finding({name: values[i] for name, values in table.items()}, *_verdict(meta, plain, i))

@@ -6,14 +6,31 @@ from dataclasses import replace
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.scorers.activations import ActivationOverlapScorer, LinearRegionScorer
 from metantk_nas.scorers.base import AbstractScorer
+from metantk_nas.scorers.expressivity import ZenScorer
+from metantk_nas.scorers.features import FeatureScorer
+from metantk_nas.scorers.gradients import GradientScorer, SynFlowScorer
 from metantk_nas.scorers.kernel import KernelScorer
 from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.types import Metric, RankRule
 
-SCORERS: tuple[type[KernelScorer | ActivationOverlapScorer | LinearRegionScorer], ...] = (
+Scorer = (
+    KernelScorer
+    | FeatureScorer
+    | ActivationOverlapScorer
+    | LinearRegionScorer
+    | ZenScorer
+    | SynFlowScorer
+    | GradientScorer
+)
+
+SCORERS: tuple[type[Scorer], ...] = (
     KernelScorer,
+    FeatureScorer,
     ActivationOverlapScorer,
     LinearRegionScorer,
+    ZenScorer,
+    SynFlowScorer,
+    GradientScorer,
 )
 
 COST_METRICS = (

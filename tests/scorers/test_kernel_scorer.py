@@ -17,6 +17,7 @@ from metantk_nas.types import Score
 from tests.contracts.scorer import ScorerContract, assert_close, make_setup, noise, noise_dataset
 from tests.contracts.space import draw
 from tests.networks.chunks import NOTHING, SPACES, build_alone
+from tests.reference.alignment import dense_alignment
 from tests.reference.dense_ntk import dense_adaptation_loss, dense_metantk, dense_ntk
 
 ADAPTATIONS = ["maml", "anil"]
@@ -55,11 +56,12 @@ def test_every_value_is_that_of_the_dense_kernels_of_a_network_built_alone(
     base = theta if adaptation == "maml" else dense_ntk(alone, rows.images, only="head", every_output=True)
     plain = {"tau": inner_time, "reg": 1e-3}
     meta = dense_metantk(theta, base, n_episodes=2, n_support=3, n_query=3, **plain)
-    labels = [[0, 1, 2]] * 2
+    labels, episodes = [[0, 1, 2]] * 2, [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
     expected = {
         **spectral_numbers(meta),
         "adaptation_loss": dense_adaptation_loss(base, labels, labels, n_way=3, **plain),
         **{f"ntk_{name}": value for name, value in spectral_numbers(theta).items()},
+        "kernel_alignment": np.mean([dense_alignment(theta[np.ix_(own, own)], [0, 1, 2] * 2) for own in episodes]),
     }
     assert dict(finding.values) == pytest.approx(expected, rel=1e-7)
 

@@ -28,6 +28,13 @@ def test_every_metric_says_what_it_is_and_where_it_comes_from() -> None:
         ("n_linear_regions", True),
         ("naswot", True),
         ("ntk_condition_number", False),
+        ("kernel_alignment", True),
+        ("prototype_accuracy", True),
+        ("ridge_loss", False),
+        ("zen_score", True),
+        ("synflow", True),
+        ("grad_norm", True),
+        ("snip", True),
         ("params", True),
     ],
 )
@@ -74,6 +81,9 @@ def test_a_name_that_is_no_metric_is_refused(text: str, message: str) -> None:
         ("params", ["kernel"]),
         ("naswot,trace", ["kernel", "activation_overlap"]),
         ("metantk-nas", ["kernel", "linear_regions"]),
+        ("prototype_accuracy,ridge_loss", ["kernel", "features"]),
+        ("zen_score", ["kernel", "zen"]),
+        ("snip,synflow,grad_norm", ["kernel", "synflow", "gradients"]),
         ("n_linear_regions,naswot", ["kernel", "activation_overlap", "linear_regions"]),
     ],
 )
