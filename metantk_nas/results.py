@@ -52,6 +52,8 @@ _TEXT = ("arch", "key", "status", "reason")
 _WHOLE = ("rank", "params", "macs", "seed")
 _INTERVAL = ("rank_low", "rank_high")
 _FRONT = "pareto"
+_ALSO = "rank_"
+"""What the name of a column begins with that holds the ranks by another rule."""
 
 
 def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
@@ -300,7 +302,7 @@ def _read_column(name: str, cells: "pd.Series[str]") -> "pd.Series[Any]":
     if name in _WHOLE:
         return cells.astype("int64")
     numbers = pd.Series([float(cell) if cell else math.nan for cell in cells], dtype=float)
-    return numbers.astype("Int64") if name in (*_INTERVAL, _FRONT) else numbers
+    return numbers.astype("Int64") if name == _FRONT or name.startswith(_ALSO) else numbers
 
 
 def pareto_front(ranked: pd.DataFrame, objectives: Sequence[Metric]) -> "pd.Series[Any]":
@@ -325,6 +327,7 @@ def make_ranking(
     seed: int,
     *,
     objectives: Sequence[Metric] = (),
+    also: Sequence[RankRule] = (),
     screened_out: Mapping[str, str] | None = None,
 ) -> Ranking:
     """Rank candidates by their scores.
@@ -338,13 +341,14 @@ def make_ranking(
         rule: which metrics rank, and how they combine.
         seed: seed of the run.
         objectives: what Pareto fronts are made of; no column ``pareto`` where empty.
+        also: further rules, whose ranks get a column each, ``rank_<name>``; missing where a rule has no rank.
         screened_out: keys that a first look kept from being scored, best first, with the reason. They follow the
             candidates that are ``"ok"`` in this order.
     """
     columns = ["arch", "key", "params", "macs"]
     frame = pd.DataFrame([[each.arch, each.key, each.params, each.macs] for each in candidates], columns=columns)
     table = repeat_table(scores).drop(columns=["params", "macs"], errors="ignore")
-    wanted = [metric.name for metric in (*rule.metrics, *objectives)]
+    wanted = [metric.name for metric in (*rule.metrics, *objectives, *(m for each in also for m in each.metrics))]
     needed = [name for name in dict.fromkeys(wanted) if name not in {*columns, "score"}]
     table[[name for name in needed if name not in table.columns]] = np.nan
     frame = frame.join(aggregate(table), on="key")
@@ -358,9 +362,17 @@ def make_ranking(
     front = [_FRONT] if objectives else []
     if objectives:
         ranked[_FRONT] = pareto_front(ranked, objectives)
+    for each in also:
+        ranked[f"{_ALSO}{each.name}"] = _ranks_by(ranked, each)
     first = [column for name in needed for column in (name, f"{name}_sd")]
     others = [name for name in ranked.columns if name not in {*_HEAD, *front, *first, *_TAIL}]
     return Ranking(ranked[[*_HEAD, *front, *first, *others, *_TAIL]])
+
+
+def _ranks_by(ranked: pd.DataFrame, rule: RankRule) -> "pd.Series[Any]":
+    """Ranks by another rule, aligned with ``ranked``; missing for rows that this rule does not rank."""
+    anew = rank(ranked.assign(row=ranked.index), rule).set_index("row")
+    return anew["rank"].astype("Int64").where(anew["status"] == "ok").sort_index()
 
 
 def _continue_ranks(ranked: pd.DataFrame, screened_out: Sequence[str]) -> pd.DataFrame:

@@ -57,6 +57,7 @@ def test_lists_name_everything(words, expected, monkeypatch):
         (["search", "--preset", "metantk-nas-2022", "--budget", "3"], "cannot keep --budget"),
         (["search", "--preset", "metantk-nas"], "Did you mean 'metantk-nas-2022'"),
         (["search", "--pareto", "params"], "at least two"),
+        (["search", "--ranks", "metantk,metantknas"], "Did you mean 'metantk-nas'"),
         (["bench", "build", "--protocol", "rsf"], "Did you mean 'rfs'"),
         (["bench", "build", "--sample", "0"], "--sample is 0"),
         (["bench", "correlate", "run", "--truth", "nowhere"], "no truth at nowhere"),

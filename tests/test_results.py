@@ -430,6 +430,21 @@ def test_only_what_could_be_scored_is_on_a_pareto_front(tmp_path: Path) -> None:
         assert len(make_ranking(candidates, [], RANK_SUM, 0, objectives=objectives).front()) == 0
 
 
+def test_further_rules_rank_the_same_candidates_in_columns_of_their_own(tmp_path: Path) -> None:
+    scores = noisy_scores(40, 2, 1.0)
+    candidates = candidates_of([*sorted({score.key for score in scores}), "lost"])
+    by_trace = RankRule("by-trace", (RANK_SUM.metrics[1],))
+    ranking = make_ranking(candidates, scores, RANK_SUM, 0, also=[by_trace])
+    alone = make_ranking(candidates, scores, by_trace, 0).frame.set_index("arch")["rank"]
+    found = ranking.frame.set_index("arch")["rank_by-trace"]
+    assert found["arch-lost"] is pd.NA
+    assert found.drop("arch-lost").to_dict() == alone.drop("arch-lost").to_dict()
+    without = make_ranking(candidates, scores, RANK_SUM, 0).frame
+    pd.testing.assert_frame_equal(ranking.frame.drop(columns="rank_by-trace"), without)
+    ranking.save(tmp_path / "ranking.csv")
+    pd.testing.assert_frame_equal(Ranking.load(tmp_path / "ranking.csv").frame, ranking.frame)
+
+
 def test_a_ranking_comes_back_from_its_file_bit_by_bit(tmp_path: Path) -> None:
     ranking = example()
     ranking.save(tmp_path / "run" / "ranking.csv")

@@ -86,6 +86,9 @@ FidelityText = Annotated[
 RankBy = Annotated[
     str, typer.Option(help="metantk, metantk-nas, or metrics: a,b,… (see `metrics`).", rich_help_panel=SEARCH)
 ]
+Ranks = Annotated[
+    str, typer.Option(help="Also rank by these presets, a column each: metantk,metantk-nas.", rich_help_panel=SEARCH)
+]
 Metrics = Annotated[str, typer.Option(help="Further metrics to compute: a,b,….", rich_help_panel=SEARCH)]
 MaxParams = Annotated[
     int | None,

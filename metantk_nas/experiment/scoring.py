@@ -155,6 +155,7 @@ def _run(
             spec.rule,
             spec.seed,
             objectives=spec.objectives,
+            also=spec.further_rules,
             screened_out=screened_out,
         )
     manifest = {**_earlier_training(out), **_manifest(bench, ranking, command)}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.experiment.memory import parse_memory
 from metantk_nas.networks.build import resize
-from metantk_nas.scorers.registry import pareto_objectives, rank_rule
+from metantk_nas.scorers.registry import pareto_objectives, preset_rule, rank_rule
 from metantk_nas.scorers.setup import KernelSettings
 from metantk_nas.searchers.registry import make_settings, searcher_entry
 from metantk_nas.spaces.load import load_space
@@ -70,6 +70,7 @@ class SearchSpec(KernelSettings):
         n_cells: stacked cells; the space's own where None.
         image_size: height and width in pixels.
         rank_by: a ranking preset, or comma-separated metrics.
+        ranks: comma-separated ranking presets whose ranks get a column each, ``rank_<preset>``; empty for none.
         pareto: comma-separated objectives, metrics or ``score``: candidates get the number of their Pareto front,
             and evolution chooses by it; empty for none.
         metrics: further metrics to compute, comma-separated.
@@ -100,6 +101,7 @@ class SearchSpec(KernelSettings):
     n_cells: int | None = None
     image_size: int = 32
     rank_by: str = "metantk"
+    ranks: str = ""
     pareto: str = ""
     metrics: str = ""
     max_params: int | None = None
@@ -120,6 +122,7 @@ class SearchSpec(KernelSettings):
         make_settings(self.searcher, self.searcher_settings)
         if self.pareto:
             pareto_objectives(self.pareto)
+        _ = self.further_rules  # names nothing that is not there
         refused = ("budget", "max_params", "max_macs", "pareto", "fidelity")
         chosen = [name for name in refused if getattr(self, name)]
         if chosen and searcher_entry(self.searcher).narrows:
@@ -154,6 +157,11 @@ class SearchSpec(KernelSettings):
     def rule(self) -> RankRule:
         """How candidates are ranked."""
         return rank_rule(self.rank_by)
+
+    @property
+    def further_rules(self) -> tuple[RankRule, ...]:
+        """Other rules whose ranks are wanted too."""
+        return tuple(preset_rule(name.strip()) for name in self.ranks.split(",")) if self.ranks else ()
 
     @property
     def objectives(self) -> tuple[Metric, ...]:

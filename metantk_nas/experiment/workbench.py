@@ -113,7 +113,8 @@ class Workbench:
         """The scorers that the ranking and the further metrics need."""
         setup = ScoringSetup(self.space, self.dataset, self.spec, self.spec.seed, self.device)
         extra = rank_rule(self.spec.metrics).metrics if self.spec.metrics else ()
-        scorers = make_scorers(setup, (*self.spec.told, *extra))
+        further = (metric for rule in self.spec.further_rules for metric in rule.metrics)
+        scorers = make_scorers(setup, (*self.spec.told, *extra, *further))
         return [RenamedScorer(scorer, self.prefix) for scorer in scorers] if self.prefix else scorers
 
     def own(self, scores: Iterable[Score]) -> Iterator[Score]:

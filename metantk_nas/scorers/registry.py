@@ -80,6 +80,17 @@ def rank_rule(text: str) -> RankRule:
     return RankRule(text, tuple(METRICS[name] for name in names))
 
 
+def preset_rule(name: str) -> RankRule:
+    """Return a ranking preset.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise unknown_name("ranking preset", name, PRESETS)
+    return PRESETS[name]
+
+
 def pareto_objectives(text: str) -> tuple[Metric, ...]:
     """Read comma-separated objectives: metrics in their own direction, and ``score``, the ranking rule's.
 
