@@ -1,4 +1,4 @@
-"""How good a learner is on new classes: accuracy over many fixed episodes, with its confidence interval."""
+"""How good a learner is on new tasks: accuracy, or squared error, over many fixed episodes with its interval."""
 
 import math
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import UsageError
 
+Measure = Literal["accuracy", "mse"]
+
 DEFAULT_EPISODES = 600
 DEFAULT_QUERIES = 15
 NORMAL_95 = 1.96
@@ -23,25 +25,28 @@ NORMAL_95 = 1.96
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies of one learner on a row of episodes.
+    """How one learner did on a row of episodes.
 
     Args:
-        accuracies: share of query images classified correctly, in [0, 1], float64 ``[episode]``.
+        values: float64 ``[episode]``: share of query rows classified correctly, in [0, 1]; or, where targets are real
+            numbers, the mean squared error.
         seconds: wall-clock time of all episodes, adaptation included.
+        measure: which of the two.
     """
 
-    accuracies: NDArray[np.float64]
+    values: NDArray[np.float64]
     seconds: float
+    measure: Measure = "accuracy"
 
     @property
     def mean(self) -> float:
-        """Mean accuracy over episodes."""
-        return float(self.accuracies.mean())
+        """Mean over episodes."""
+        return float(self.values.mean())
 
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % confidence interval of the mean, ``1.96 · sd / √n`` with the sample deviation."""
-        return NORMAL_95 * float(self.accuracies.std(ddof=1)) / math.sqrt(len(self.accuracies))
+        return NORMAL_95 * float(self.values.std(ddof=1)) / math.sqrt(len(self.values))
 
 
 def evaluate(
@@ -52,7 +57,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     on_episode: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Adapt to the support set of each episode and count the query images classified correctly.
+    """Adapt to the support set of each episode and judge the predictions of its query set.
 
     Args:
         adapt: from support images, support labels and the number of classes to a predictor, which maps query
@@ -69,15 +74,18 @@ def evaluate(
     if n_episodes < 2:
         raise UsageError(f"a confidence interval needs at least 2 episodes; got {n_episodes} (600 is usual).")
     start = time.perf_counter()
-    accuracies = np.empty(n_episodes)
+    values = np.empty(n_episodes)
+    measure: Measure = "accuracy"
     with torch.no_grad():
         for index in range(n_episodes):
             episode = episodes(index).to(device)
             predict = adapt(episode.support_images, episode.support_labels, episode.n_way)
-            accuracies[index] = accuracy(predict(episode.query_images), episode.query_labels)
+            measure = measure_of(episode.query_labels)
+            judge = accuracy if measure == "accuracy" else squared_error
+            values[index] = judge(predict(episode.query_images), episode.query_labels)
             if on_episode is not None:
                 on_episode(index + 1)
-    return Evaluation(accuracies, time.perf_counter() - start)
+    return Evaluation(values, time.perf_counter() - start, measure)
 
 
 @contextmanager
@@ -112,3 +120,13 @@ def remembered_features(network: nn.Module) -> Iterator[None]:
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of rows whose largest logit is the label's, ``[row, n_way]`` and ``[row]``."""
     return float((logits.argmax(1) == labels).double().mean())
+
+
+def squared_error(predictions: Tensor, targets: Tensor) -> float:
+    """Mean squared error of predictions, both ``[row, output]``."""
+    return float((predictions - targets).double().square().mean())
+
+
+def measure_of(targets: Tensor) -> Measure:
+    """How predictions of such targets are judged: whole numbers are labels."""
+    return "mse" if targets.is_floating_point() else "accuracy"

@@ -20,14 +20,19 @@ SCORE_DECIMALS = 12
 
 def combine(values: Array, rule: RankRule) -> Array:
     """Combine metric ranks into scores, ``(metric, draw, candidate)`` to ``(draw, candidate)``; lower is better."""
+    combined: Array = part_ranks(values, rule).sum(axis=0).round(SCORE_DECIMALS)
+    return combined
+
+
+def part_ranks(values: Array, rule: RankRule) -> Array:
+    """Rank candidates by each metric, ``(metric, draw, candidate)``, in the form that ``rule`` adds up."""
     directed = [-part if metric.higher_is_better else part for part, metric in zip(values, rule.metrics, strict=True)]
     ties: Literal["dense", "average"] = "dense" if rule.combine == "dense_rank_sum" else "average"
-    ranks = rankdata(rounded(np.stack(directed)), method=ties, axis=-1)
+    ranks: Array = rankdata(rounded(np.stack(directed)), method=ties, axis=-1)
     if rule.combine == "log_rank_sum":
         n_candidates = ranks.shape[-1]
         ranks = -np.log((n_candidates + 1 - ranks) / n_candidates)
-    combined: Array = ranks.sum(axis=0).round(SCORE_DECIMALS)
-    return combined
+    return ranks
 
 
 def rounded(values: Array) -> Array:

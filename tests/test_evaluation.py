@@ -28,7 +28,7 @@ def adapt(support_images: Tensor, support_labels: Tensor, n_way: int) -> object:
 
 def test_it_counts_the_right_answers_of_each_episode() -> None:
     found = evaluate(adapt, episode, 4)
-    np.testing.assert_allclose(found.accuracies, [1.0, 0.9, 0.8, 0.7])
+    np.testing.assert_allclose(found.values, [1.0, 0.9, 0.8, 0.7])
     assert found.mean == pytest.approx(0.85)
 
 
@@ -68,7 +68,7 @@ def test_remembered_features_change_nothing_but_the_work(name: str) -> None:
     with remembered_features(model.network):
         remembered = evaluate(bind(learner, model), episodes("novel"), 30)
     assert sum(rows_seen) <= 10 * 12  # every novel image at most once, of 30 * 30 asked for
-    np.testing.assert_array_equal(remembered.accuracies, plain.accuracies)
+    np.testing.assert_array_equal(remembered.values, plain.values)
 
 
 def test_a_network_forgets_when_the_context_ends() -> None:

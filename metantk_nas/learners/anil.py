@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.learners.base import (
@@ -17,6 +17,7 @@ from metantk_nas.learners.base import (
     Predictor,
     check_head,
     outputs,
+    task_loss,
 )
 from metantk_nas.learners.inner_loop import descend
 from metantk_nas.networks.norms import NormKind
@@ -55,7 +56,7 @@ class Anil(AbstractLearner):
         query = outputs(model, parameters, episode.query_images).features
         head = self._adapted_head(parameters, support, episode.support_labels, steps=self.inner_steps)
         logits = linear(query, head[HEAD_WEIGHT], head[HEAD_BIAS])
-        return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
+        return EpisodeLoss(task_loss(logits, episode.query_labels), logits)
 
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
@@ -68,7 +69,7 @@ class Anil(AbstractLearner):
 
     def _adapted_head(self, parameters: Parameters, features: Tensor, labels: Tensor, *, steps: int) -> Parameters:
         def support_loss(head: Parameters) -> Tensor:
-            return cross_entropy(linear(features, head[HEAD_WEIGHT], head[HEAD_BIAS]), labels)
+            return task_loss(linear(features, head[HEAD_WEIGHT], head[HEAD_BIAS]), labels)
 
         head = {name: parameters[name] for name in (HEAD_WEIGHT, HEAD_BIAS)}
         return descend(support_loss, head, lr=self.inner_lr, steps=steps)

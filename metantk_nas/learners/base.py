@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import cross_entropy, mse_loss
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import UsageError
@@ -50,9 +51,11 @@ class MetaModel(nn.Module):
 
     Attributes:
         precision: in which the network computes *while training*; outputs have the type of the images all the same.
+        progress: share of the training budget that is spent, in [0, 1], for learners whose loss changes on the way.
     """
 
     precision: Precision = "float32"
+    progress: float = 0.0
 
     def __init__(self, network: nn.Module, extra: nn.Module | None = None) -> None:
         super().__init__()
@@ -128,6 +131,18 @@ class AbstractLearner(ABC):
             n_way: number of classes.
         """
 
+    def lr_factor(self, model: MetaModel) -> float:  # noqa: ARG002 - for those that keep it in the model
+        """What the outer learning rate is multiplied by in the next step; 1 for learners that leave it alone."""
+        return 1.0
+
+    def after_step(self, model: MetaModel, gradients: Parameters) -> None:  # noqa: B027 - most learners ignore it
+        """See the meta-gradient of the step that was just taken; learners with a memory keep it in buffers.
+
+        Args:
+            model: its ``extra`` may hold buffers, which checkpoints keep.
+            gradients: by parameter name, averaged over the meta-batch.
+        """
+
 
 def outputs(model: MetaModel, parameters: Parameters, images: Tensor) -> Outputs:
     """Run a model with other parameters than its own."""
@@ -154,6 +169,16 @@ def n_outputs(learner: AbstractLearner, *, n_way: int, n_base_classes: int) -> i
 def one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:
     """Return ``[row, n_way]``, 1 at each label, in the dtype of ``like``; torch's own does not run under vmap."""
     return (labels[:, None] == torch.arange(n_way, device=labels.device)).to(like.dtype)
+
+
+def target_rows(targets: Tensor, n_way: int, like: Tensor) -> Tensor:
+    """What predictions are regressed on, ``[row, n_way]``: one-hot labels, or real targets as they are."""
+    return targets if targets.is_floating_point() else one_hot(targets, n_way, like)
+
+
+def task_loss(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean loss of predictions ``[row, n_way]``: cross-entropy for labels ``[row]``, squared error for real targets."""
+    return mse_loss(predictions, targets) if targets.is_floating_point() else cross_entropy(predictions, targets)
 
 
 def check_head(model: MetaModel, n_way: int) -> None:

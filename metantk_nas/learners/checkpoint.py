@@ -21,9 +21,10 @@ class CurvePoint:
     Args:
         episode: training episodes so far.
         train_loss: mean loss of the training episodes since the row before.
-        train_accuracy: their mean query accuracy, in [0, 1].
-        validation_accuracy: mean accuracy on the fixed validation episodes; NaN where there are none.
-        validation_ci: half-width of its 95 % confidence interval.
+        train_accuracy: their mean query accuracy, in [0, 1]; NaN in regression.
+        validation_accuracy: mean accuracy on the fixed validation episodes; NaN in regression, and without any.
+        validation_error: mean squared error on them; NaN in classification, and without any.
+        validation_ci: half-width of the 95 % confidence interval of either.
         seconds: time spent training and validating so far, interruptions not counted.
     """
 
@@ -31,6 +32,7 @@ class CurvePoint:
     train_loss: float
     train_accuracy: float
     validation_accuracy: float
+    validation_error: float
     validation_ci: float
     seconds: float
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import unknown_name
@@ -19,8 +18,9 @@ from metantk_nas.learners.base import (
     Parameters,
     Predictor,
     check_head,
-    one_hot,
     outputs,
+    target_rows,
+    task_loss,
 )
 from metantk_nas.networks.norms import NormKind
 
@@ -73,7 +73,7 @@ class Kernel(AbstractLearner):
             Rows(*parts) for parts in zip(*(part.tensor_split([n_support]) for part in rows), strict=True)
         )
         logits = self._adapted_logits(parameters, support, episode.support_labels, query)
-        return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
+        return EpisodeLoss(task_loss(logits, episode.query_labels), logits)
 
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
@@ -92,7 +92,7 @@ class Kernel(AbstractLearner):
         return Rows(torch.cat([features, torch.ones_like(features[:, :1])], dim=1), logits)
 
     def _adapted_logits(self, parameters: Parameters, support: "Rows", labels: Tensor, query: "Rows") -> Tensor:
-        targets = one_hot(labels, support.logits.shape[1], like=support.logits)
+        targets = target_rows(labels, support.logits.shape[1], like=support.logits)
         k_ss, k_qs = support.lifted @ support.lifted.mT, query.lifted @ support.lifted.mT
         unit = k_ss.diagonal().mean()
         smoother = kernel_smoother(k_qs / unit, k_ss / unit, inner_time=self.inner_time, inner_reg=self.inner_reg)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.learners.base import (
@@ -15,6 +14,7 @@ from metantk_nas.learners.base import (
     Predictor,
     check_head,
     outputs,
+    task_loss,
 )
 from metantk_nas.learners.inner_loop import descend
 from metantk_nas.networks.norms import NormKind
@@ -55,7 +55,7 @@ class Maml(AbstractLearner):
             model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
         )
         logits = outputs(model, adapted, episode.query_images).logits
-        return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
+        return EpisodeLoss(task_loss(logits, episode.query_labels), logits)
 
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
@@ -69,6 +69,6 @@ class Maml(AbstractLearner):
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int
     ) -> Parameters:
         def support_loss(fast: Parameters) -> Tensor:
-            return cross_entropy(outputs(model, fast, images).logits, labels)
+            return task_loss(outputs(model, fast, images).logits, labels)
 
         return descend(support_loss, parameters, lr=self.inner_lr, steps=steps, first_order=self.first_order)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
-from metantk_nas.evaluation import Evaluation, accuracy, evaluate
+from metantk_nas.evaluation import Evaluation, accuracy, evaluate, measure_of
 from metantk_nas.learners.base import AbstractLearner, MetaModel, Precision, bind, meta_parameters
 from metantk_nas.learners.checkpoint import Checkpoint, CurvePoint, read_checkpoint, write_checkpoint
 from metantk_nas.learners.gradients import TaskWeighting, meta_gradients, task_weights
@@ -211,10 +211,14 @@ class _Run:
     @property
     def _best_row(self) -> int:
         """Index of the best validation, the first of equals; the last row where nothing was validated."""
-        accuracies = [point.validation_accuracy for point in self.curve]
-        if math.isnan(accuracies[-1]):
-            return len(accuracies) - 1
-        return accuracies.index(max(accuracies))
+        qualities = [-point.validation_error if self._regresses else point.validation_accuracy for point in self.curve]
+        if math.isnan(qualities[-1]):
+            return len(qualities) - 1
+        return qualities.index(max(qualities))
+
+    @property
+    def _regresses(self) -> bool:
+        return not math.isnan(self.curve[-1].validation_error)
 
     def step(self, episodes: Source) -> float:
         """Take one outer step; return its mean loss."""
@@ -236,19 +240,23 @@ class _Run:
             parameter.grad = torch.tensordot(weights, found.gradients[name], dims=1)
         self.optimiser.step()
         self.episode = stop
+        self.learner.after_step(self.model, {name: value.grad for name, value in self.parameters.items()})  # type: ignore[misc]
         self._losses += found.losses.tolist()
-        self._accuracies += [accuracy(logits, e.query_labels) for logits, e in zip(found.logits, batch, strict=True)]
+        for logits, episode in zip(found.logits, batch, strict=True):
+            counted = measure_of(episode.query_labels) == "accuracy"
+            self._accuracies.append(accuracy(logits, episode.query_labels) if counted else math.nan)
         return loss
 
     def validate(self, validation: Source | None) -> None:
         """Add a row to the curve and remember the weights if they are the best so far."""
-        found = self._validation_accuracy(validation)
+        found = self._validated(validation)
         self.curve.append(
             CurvePoint(
                 episode=self.episode,
                 train_loss=sum(self._losses) / len(self._losses),
                 train_accuracy=sum(self._accuracies) / len(self._accuracies),
-                validation_accuracy=found.mean if found else math.nan,
+                validation_accuracy=found.mean if found and found.measure == "accuracy" else math.nan,
+                validation_error=found.mean if found and found.measure == "mse" else math.nan,
                 validation_ci=found.ci95 if found else math.nan,
                 seconds=self.seconds,
             )
@@ -272,7 +280,7 @@ class _Run:
         self.best_model, self.curve = checkpoint.best_model, checkpoint.curve
         self.episode, self._spent = self.curve[-1].episode, self.curve[-1].seconds
 
-    def _validation_accuracy(self, validation: Source | None) -> Evaluation | None:
+    def _validated(self, validation: Source | None) -> Evaluation | None:
         if validation is None:
             return None
         self.model.eval()
@@ -290,7 +298,8 @@ class _Run:
             progress = min(1.0, max(progress, self.seconds / settings.max_seconds))
         factor = (1 + math.cos(math.pi * progress)) / 2 if settings.schedule == "cosine" else 1.0
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.outer_lr * factor
+            group["lr"] = settings.outer_lr * factor * self.learner.lr_factor(self.model)
+        self.model.progress = progress
         network: Any = self.model.network
         network.drop_path_prob = settings.drop_path_prob * progress
 

@@ -13,6 +13,7 @@ from torch import nn
 from metantk_nas.errors import GenotypeError
 from metantk_nas.networks.conv4 import Conv4
 from metantk_nas.networks.init import initialise
+from metantk_nas.networks.mlp import Mlp
 from metantk_nas.networks.network import CellNetwork, all_choices, route
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
@@ -21,8 +22,8 @@ from metantk_nas.spaces.space import Space
 
 Network = TypeVar("Network", bound=nn.Module)
 
-CONV4 = "conv4"
-"""Architecture text of the four-block baseline of the few-shot literature."""
+CONV4, MLP = "conv4", "mlp"
+"""Architecture texts of the four-block baseline of the few-shot literature, and of the network for sine waves."""
 
 
 def build_network(
@@ -38,10 +39,10 @@ def build_network(
     """Build the stand-alone, trainable model of one architecture.
 
     Args:
-        arch: ``"conv4"``, or a genotype of ``space`` as text or object.
-        space: the search space of ``arch``, with the skeleton to build; not needed for ``"conv4"``.
+        arch: ``"conv4"``, ``"mlp"``, or a genotype of ``space`` as text or object.
+        space: the search space of ``arch``, with the skeleton to build; not needed for the others.
         n_outputs: logits of the linear head.
-        in_channels: channels of the images.
+        in_channels: channels of the images; numbers of a row for ``"mlp"``.
         norm: see `metantk_nas.networks.norms.make_norm`.
         seed: seed of the weights.
         image_size: height and width in pixels; only Conv-4, whose features are not pooled, needs it.
@@ -54,11 +55,13 @@ def build_network(
         GenotypeError: ``arch`` is not an architecture of ``space``.
     """
     with torch.device("meta"):
-        network = (
-            Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
-            if arch == CONV4
-            else _cell_network(arch, space, n_outputs=n_outputs, in_channels=in_channels, norm=norm)
-        )
+        network: nn.Module
+        if arch == CONV4:
+            network = Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
+        elif arch == MLP:
+            network = Mlp(in_channels, n_outputs)
+        else:
+            network = _cell_network(arch, space, n_outputs=n_outputs, in_channels=in_channels, norm=norm)
     network.to_empty(device="cpu")
     initialise(network, seed, kaiming_head=False)
     return _channels_last(network)
