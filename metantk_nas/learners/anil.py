@@ -1,7 +1,7 @@
 """ANIL: MAML whose inner loop touches the head only."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -40,6 +40,8 @@ class Anil(AbstractLearner):
     inner_lr: float = 0.1
     inner_steps: int = 5
     inner_steps_test: int = 10
+
+    regresses: ClassVar[bool] = True
 
     @property
     def norm(self) -> NormKind:

@@ -88,11 +88,13 @@ class AbstractLearner(ABC):
         head: what the network's linear head stands for: one output a class of the episode (``"way"``),
             one a base class (``"base_classes"``), or nothing (``"unused"``: then it is not learnt).
         train_defaults: where the method wants other outer-loop settings than `TrainSettings` has.
+        regresses: whether it also learns real targets, not classes only.
     """
 
     trains_on: ClassVar[Literal["episodes", "images"]] = "episodes"
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "way"
     train_defaults: ClassVar[Mapping[str, Any]] = {}
+    regresses: ClassVar[bool] = False
 
     @property
     @abstractmethod

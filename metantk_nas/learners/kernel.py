@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,8 @@ class Kernel(AbstractLearner):
     kernel: Literal["feature", "ntk"] = "feature"
     inner_reg: float = 0.1
     inner_time: float = math.inf
+
+    regresses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.kernel not in ("feature", "ntk"):

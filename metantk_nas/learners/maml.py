@@ -1,7 +1,7 @@
 """MAML: learn weights from which a few gradient steps solve a new task."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
@@ -39,6 +39,8 @@ class Maml(AbstractLearner):
     inner_lr: float = 0.4
     inner_steps: int = 1
     inner_steps_test: int = 3
+
+    regresses: ClassVar[bool] = True
 
     @property
     def norm(self) -> NormKind:
