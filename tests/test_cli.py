@@ -57,6 +57,9 @@ def test_lists_name_everything(words, expected, monkeypatch):
         (["search", "--preset", "metantk-nas-2022", "--budget", "3"], "cannot keep --budget"),
         (["search", "--preset", "metantk-nas"], "Did you mean 'metantk-nas-2022'"),
         (["search", "--pareto", "params"], "at least two"),
+        (["train", "--arch", "conv4", "--data", "sine"], "do not fit; expected --arch mlp with --data sine"),
+        (["train", "--arch", "mlp", "--data", "glyphs"], "do not fit"),
+        (["train", "--arch", "mlp", "--data", "sine", "--learner", "rfs"], "rfs' classifies"),
         (["search", "--ranks", "metantk,metantknas"], "Did you mean 'metantk-nas'"),
         (["bench", "build", "--protocol", "rsf"], "Did you mean 'rfs'"),
         (["bench", "build", "--sample", "0"], "--sample is 0"),
@@ -163,6 +166,17 @@ def test_train_of_one_architecture(tmp_path):
     assert row["arch"] == "conv4"
     assert 0 <= row["accuracy"] <= 1
     assert (tmp_path / "run" / "plots" / "learning_curves.png").exists()
+
+
+def test_train_on_sine_waves(tmp_path):
+    words = ["--arch", "mlp", "--data", "sine", "--learner", "kernel", "--n-shot", 10, "--train-budget", 60]
+    done = run("train", *words, "--eval-episodes", 10, "--out", tmp_path / "run", "--json")
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["evaluation"][0]
+    assert row["mse"] > 0
+    assert "accuracy" not in row
+    assert (tmp_path / "run" / "plots" / "learning_curves.png").exists()
+    assert "10-shot regression" in run("train", *words, "--eval-episodes", 10, "--out", tmp_path / "run").stdout
 
 
 def test_bench_builds_a_table_and_compares_scores_with_it(tmp_path):

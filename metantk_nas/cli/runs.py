@@ -152,7 +152,7 @@ def train(
     run: Annotated[Path | None, typer.Argument(help="Directory of a search.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Train this many of its best.", rich_help_panel=opt.WHAT)] = 1,
     arch: Annotated[
-        str | None, typer.Option(help="Instead of opt.RUN: an architecture text, or conv4.", rich_help_panel=opt.WHAT)
+        str | None, typer.Option(help="Instead of RUN: an architecture text, conv4, or mlp (for sine).", rich_help_panel=opt.WHAT)
     ] = None,
     space: opt.Space = "darts",
     data: opt.Data = "glyphs",
@@ -189,7 +189,7 @@ def train(
     if (run is None) == (arch is None):
         raise UsageError("train needs either the directory of a search or --arch TEXT; got both or neither.")
     spec = make_train_spec({**given, "n_query": train_query})
-    search_spec = make_spec(SearchSpec, {**given, "space": arch if arch == "conv4" else space})
+    search_spec = make_spec(SearchSpec, {**given, "space": arch if arch in ("conv4", "mlp") else space})
     training.read_settings(spec)
     with progress_bars() as progress:
         if run is not None:

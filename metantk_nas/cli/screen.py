@@ -106,20 +106,22 @@ def _room_beside(widths: Mapping[str, int]) -> int:
 
 
 def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print accuracies, one row a training."""
-    table = Table(title="Few-shot accuracy on novel classes, mean ± 95 % confidence interval")
+    """Print what learners reached, one row a training."""
+    table = Table(title="Few-shot accuracy on novel tasks, mean ± 95 % confidence interval")
     for name in ("rank", "learner", "task", "accuracy", "episodes", "params"):
         table.add_column(name, justify="left" if name in ("learner", "task") else "right")
     for row in rows:
-        table.add_row(
-            _cell(row["rank"]),
-            row["learner"],
-            f"{row['n_way']}-way {row['n_shot']}-shot",
-            f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f} %",
-            _cell(row["n_episodes"]),
-            _cell(row["params"]),
-        )
+        task, reached = _reached(row)
+        table.add_row(_cell(row["rank"]), row["learner"], task, reached, _cell(row["n_episodes"]), _cell(row["params"]))
     stdout.print(table)
+
+
+def _reached(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The task in words, and accuracy or squared error with its interval."""
+    if row.get("mse") is not None:
+        return f"{row['n_shot']}-shot regression", f"error {row['mse']:.2f} ± {row['ci95']:.2f}"
+    reached = f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f} %"
+    return f"{row['n_way']}-way {row['n_shot']}-shot", reached
 
 
 def print_table_rows(rows: Sequence[Mapping[str, Any]]) -> None:

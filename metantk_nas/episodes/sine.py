@@ -10,6 +10,9 @@ from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import DataError
 from metantk_nas.rng import numpy_generator
 
+SINE = "sine"
+"""Name of this problem where data sets are named."""
+
 
 @dataclass(frozen=True)
 class SineWaves:

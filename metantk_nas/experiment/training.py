@@ -15,22 +15,21 @@ from typing import Any
 
 import pandas as pd
 
-from metantk_nas.episodes.dataset import FewShotDataset
-from metantk_nas.episodes.episode import EpisodeSampler
 from metantk_nas.episodes.request import Progress
-from metantk_nas.errors import RunError
+from metantk_nas.episodes.sine import SINE
+from metantk_nas.errors import RunError, UsageError
 from metantk_nas.evaluation import Evaluation, evaluate, remembered_features
+from metantk_nas.experiment.problems import ImageProblem, SineProblem
 from metantk_nas.experiment.scoring import load_ranking, read_spec, refuse_foreign
 from metantk_nas.experiment.spec import SearchSpec, TrainSpec
 from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
 from metantk_nas.learners import trainer
-from metantk_nas.learners.base import AbstractLearner, bind, n_outputs
+from metantk_nas.learners.base import AbstractLearner, bind
 from metantk_nas.learners.checkpoint import CURVE_FILE, CurvePoint
 from metantk_nas.learners.registry import LEARNERS, make_learner, make_train_settings
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, save_learner
-from metantk_nas.learners.sources import training_source
 from metantk_nas.learners.trainer import TrainSettings
-from metantk_nas.networks.build import CONV4
+from metantk_nas.networks.build import CONV4, MLP
 from metantk_nas.report.html import write_report
 from metantk_nas.report.plots import Tables, draw_plots
 from metantk_nas.results import read_json, write_json, write_text
@@ -91,9 +90,9 @@ def train_run(
     if not len(best):
         raise RunError(f"no architecture of {run} could be scored, so there is none to train; see its ranking.csv.")
     entrants = [Entrant(row["arch"], row["key"], int(row["rank"]), int(row["macs"])) for row in best]
-    dataset = open_dataset(search, progress)
+    problem = ImageProblem(open_dataset(search, progress))
     for entrant in entrants:
-        _train_one(entrant, space, dataset, spec, out=run, progress=progress)
+        _train_one(entrant, space, problem, spec, out=run, progress=progress)
     ranks = dict(zip(ranking.frame["key"], ranking.frame["rank"], strict=True))
     table = _publish(run, {key: None if pd.isna(rank) else int(rank) for key, rank in ranks.items()})
     manifest = dict(ranking.manifest)
@@ -128,11 +127,11 @@ def train_arch(
     refuse_foreign(out)
     space = None
     entrant = Entrant(arch, arch)
-    if arch != CONV4:
+    if arch not in (CONV4, MLP):
         space = search.load_space()
         genotype = space.parse(arch)
         entrant = Entrant(space.format(genotype), space.key(genotype))
-    dataset = open_dataset(search, progress)
+    problem = _open_problem(arch, search, spec, progress)
     manifest = {
         "command": list(command),
         "spec": {"arch": entrant.arch, "space": search.space, "data": search.data, "image_size": search.image_size},
@@ -140,16 +139,39 @@ def train_arch(
         **machine_facts(pick_device(spec.device)),
     }
     write_json(out / "manifest.json", manifest)
-    _train_one(entrant, space, dataset, spec, out=out, progress=progress)
+    _train_one(entrant, space, problem, spec, out=out, progress=progress)
     table = _publish(out, {})
     _draw(out, table)
     return table
 
 
+def _open_problem(
+    arch: str, search: SearchSpec, spec: TrainSpec, progress: Progress | None
+) -> ImageProblem | SineProblem:
+    """Load what is to be learnt.
+
+    Raises:
+        UsageError: sine waves without their network or with a learner that classifies, or their network for images.
+    """
+    if (arch == MLP) != (search.data == SINE):
+        raise UsageError(
+            f"--arch {arch} and --data {search.data} do not fit; expected --arch {MLP} with --data {SINE}."
+        )
+    if search.data != SINE:
+        return ImageProblem(open_dataset(search, progress))
+    learner, _ = read_settings(spec)
+    if not learner.regresses:
+        able = ", ".join(name for name, info in LEARNERS.items() if info.factory.regresses)
+        raise UsageError(
+            f"learner {spec.learner!r} classifies, and sine waves have real targets; expected one of {able}."
+        )
+    return SineProblem()
+
+
 def _train_one(
     entrant: Entrant,
     space: Space | None,
-    dataset: FewShotDataset,
+    problem: ImageProblem | SineProblem,
     spec: TrainSpec,
     *,
     out: Path,
@@ -163,37 +185,29 @@ def _train_one(
     network = NetworkSpec(
         entrant.arch,
         space,
-        n_outputs(learner, n_way=spec.n_way, n_base_classes=len(dataset.base.classes)),
-        dataset.n_channels,
-        dataset.image_size,
+        problem.n_outputs(learner, spec),
+        problem.n_channels,
+        problem.image_size,
     )
     device = pick_device(spec.device)
     model = learner.make_model(network.build(learner.norm, seed=child_seed(spec.seed, "train", entrant.key)))
     curve = trainer.train(
         learner,
         model,
-        training_source(
-            learner,
-            dataset,
-            n_way=spec.n_way,
-            n_shot=spec.n_shot,
-            n_query=spec.n_query,
-            batch_size=spec.batch_size,
-            seed=spec.seed,
-        ),
-        _sampler(dataset, "validation", spec, spec.n_query),
+        problem.training(learner, spec),
+        problem.episodes("validation", spec, spec.n_query),
         settings,
         device=device,
         directory=folder,
-        data=dataset.fingerprint,
+        data=problem.fingerprint,
         on_step=progress and (lambda step: progress(f"training {entrant.title}", step.episode, step.budget)),
     )
-    trained = TrainedLearner(learner, model, network, dataset.mean, dataset.std)
+    trained = TrainedLearner(learner, model, network, problem.mean, problem.std)
     save_learner(trained, folder / "model.pt")
     with remembered_features(model.network) if learner.norm == "batch" else nullcontext():
         judged = evaluate(
             bind(learner, model),
-            _sampler(dataset, "novel", spec, spec.eval_query),
+            problem.episodes("novel", spec, spec.eval_query),
             spec.eval_episodes,
             device=device,
             on_episode=progress and (lambda done: progress(f"evaluating {entrant.title}", done, spec.eval_episodes)),
@@ -217,12 +231,6 @@ def read_settings(spec: TrainSpec) -> tuple[AbstractLearner, TrainSettings]:
     return learner, make_train_settings(spec.learner, **rest)
 
 
-def _sampler(dataset: FewShotDataset, split: str, spec: TrainSpec, n_query: int) -> EpisodeSampler:
-    return EpisodeSampler(
-        dataset, split, n_way=spec.n_way, n_shot=spec.n_shot, n_query=n_query, seed=spec.seed, name="evaluate"
-    )
-
-
 def _name(entrant: Entrant, spec: TrainSpec, settings: TrainSettings) -> str:
     """Name a training by its architecture, and by all that its result depends on."""
     identity = repr((replace(spec, device="", settings=None), sorted((spec.settings or {}).items()), settings))
@@ -239,7 +247,7 @@ def _row(entrant: Entrant, spec: TrainSpec, judged: Evaluation, *, last: CurvePo
         "n_way": spec.n_way,
         "n_shot": spec.n_shot,
         "n_episodes": spec.eval_episodes,
-        "accuracy": judged.mean,
+        judged.measure: judged.mean,
         "ci95": judged.ci95,
         "train_episodes": last.episode,
         "params": params,

@@ -113,10 +113,11 @@ def draw_rank_intervals(tables: Tables, theme: Theme) -> Figure | None:
 
 
 def draw_learning_curves(tables: Tables, theme: Theme) -> Figure | None:
-    """Training loss and validation accuracy over episodes, one line for each trained architecture."""
+    """Training loss and validation accuracy, or squared error, over episodes, one line a training."""
     panels = {
         "train_loss": "training loss",
         "validation_accuracy": "validation accuracy [%]",
+        "validation_error": "validation squared error",
     }
     curves = {name: curve for name, curve in tables.curves.items() if "episode" in curve}
     panels = {
@@ -212,11 +213,11 @@ def _scatter(tables: Tables, theme: Theme, columns: tuple[str, str], labels: tup
 
 def _draw_curve(axes: Axes, frame: pd.DataFrame, column: str, label: str, colour: str) -> None:
     """Line of one curve, with its confidence band if it has one."""
-    accuracy = column.endswith("accuracy")
-    episodes, values = frame["episode"].to_numpy(float), frame[column].to_numpy(float) * (100 if accuracy else 1)
+    unit = 100 if column.endswith("accuracy") else 1
+    episodes, values = frame["episode"].to_numpy(float), unit * frame[column].to_numpy(float)
     axes.plot(episodes, values, label=label, color=colour, marker="o" if len(frame) == 1 else "", linewidth=1.8)
-    if accuracy:
-        band = 100 * _column(frame, "validation_ci").fillna(0).to_numpy(float)
+    if column.startswith("validation"):
+        band = unit * _column(frame, "validation_ci").fillna(0).to_numpy(float)
         axes.fill_between(episodes, values - band, values + band, color=colour, alpha=0.15, linewidth=0)
 
 
