@@ -71,6 +71,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.search,
     runs.score,
     runs.train,
+    runs.predict,
     runs.report,
     lists.spaces,
     lists.datasets,

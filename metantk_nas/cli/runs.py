@@ -20,6 +20,7 @@ from metantk_nas.cli.given import (
 from metantk_nas.cli.screen import (
     print_evaluation,
     print_json,
+    print_labels,
     print_note,
     print_ranking,
     print_run,
@@ -152,7 +153,8 @@ def train(
     run: Annotated[Path | None, typer.Argument(help="Directory of a search.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Train this many of its best.", rich_help_panel=opt.WHAT)] = 1,
     arch: Annotated[
-        str | None, typer.Option(help="Instead of RUN: an architecture text, conv4, or mlp (for sine).", rich_help_panel=opt.WHAT)
+        str | None,
+        typer.Option(help="Instead of RUN: an architecture text, conv4, or mlp (for sine).", rich_help_panel=opt.WHAT),
     ] = None,
     space: opt.Space = "darts",
     data: opt.Data = "glyphs",
@@ -203,6 +205,34 @@ def train(
     else:
         print_evaluation(rows)
         stdout.print(f"Results: {run}", highlight=False, soft_wrap=True)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="File of a trained learner: models/NAME.pt of a run.")],
+    support: Annotated[
+        Path, typer.Option(help="Labelled images: a folder or zip with one directory a class.", show_default=False)
+    ],
+    query: Annotated[Path, typer.Option(help="Images to label: a folder or zip.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
+    device: opt.Device = "auto",
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Label images with a trained learner, from a handful of labelled ones.
+
+    Writes a CSV with the label and the probability of every class for each image.
+    """
+    from metantk_nas.experiment import prediction
+    from metantk_nas.results import write_text
+
+    with progress_bars() as progress:
+        table = prediction.predict(model, support, query, device=device, progress=progress)
+    write_text(out, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    if as_json:
+        print_json({"out": str(out), "predictions": json.loads(table.to_json(orient="records"))})
+        return
+    print_labels(table["label"].value_counts().to_dict(), int(table["label"].isna().sum()))
+    stdout.print(f"Predictions: {out}", highlight=False, soft_wrap=True)
 
 
 def report(

@@ -124,6 +124,18 @@ def _reached(row: Mapping[str, Any]) -> tuple[str, str]:
     return f"{row['n_way']}-way {row['n_shot']}-shot", reached
 
 
+def print_labels(counts: Mapping[Any, int], n_unreadable: int) -> None:
+    """Print how many images got each label."""
+    table = Table(title=f"{sum(counts.values()):,} images labelled")
+    table.add_column("label")
+    table.add_column("images", justify="right")
+    for label, n_images in counts.items():
+        table.add_row(escape(str(label)), f"{n_images:,}")
+    stdout.print(table)
+    if n_unreadable:
+        stdout.print(f"{n_unreadable:,} could not be read; see reason in the file.")
+
+
 def print_table_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the best and the worst of a table of trained architectures."""
     ordered = sorted(rows, key=lambda row: -row["accuracy_5shot"])

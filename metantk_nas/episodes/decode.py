@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metantk_nas.episodes.dataset import Images, SkippedImage
 from metantk_nas.episodes.request import LoadRequest
@@ -112,6 +112,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 def _decode_or_reason(tree: AbstractTree, name: str, image_size: int) -> Images | SkippedImage:
     try:
         return decode_image(tree.read(name), image_size)
+    except UnidentifiedImageError:  # its own words name a place in memory
+        return SkippedImage(name, "it is no image, or damaged at its beginning")
     except _UNREADABLE as error:
         return SkippedImage(name, f"{type(error).__name__}: {error}")
 

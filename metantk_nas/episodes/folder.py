@@ -46,7 +46,7 @@ def load_folder(request: LoadRequest, *, min_classes: int = 5) -> FewShotDataset
     if request.data_root is None:
         raise DataError("the data set 'folder' is your own images: give the path of the folder instead of its name.")
     tree = open_tree(request.data_root)
-    top, files, stray = _images_by_directory(tree)
+    top, files, stray = images_by_directory(tree)
     splits = _listed(tree, top, files) or _by_directory(files) or _by_chance(files, request.seed, min_classes)
     wanted = [directory for classes in splits.values() for directory in classes.values()]
     bank = load_classes(tree, {name: files[name] for name in wanted}, f"reading {tree.path.name}", request)
@@ -54,7 +54,7 @@ def load_folder(request: LoadRequest, *, min_classes: int = 5) -> FewShotDataset
     return make_dataset(tree.path.resolve().stem, images, [*stray, *bank.skipped])
 
 
-def _images_by_directory(tree: AbstractTree) -> tuple[str, dict[str, list[str]], list[SkippedImage]]:
+def images_by_directory(tree: AbstractTree) -> tuple[str, dict[str, list[str]], list[SkippedImage]]:
     """The directory that wraps all classes (``""`` or ``"pets/"``), image files by directory in it, and strays."""
     files, stray = defaultdict(list), []
     for name in filter(is_image, tree.names()):
