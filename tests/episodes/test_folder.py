@@ -153,7 +153,7 @@ def test_a_class_that_falls_short_by_unreadable_images_is_named(tmp_path: Path) 
 
 def test_only_unreadable_images_is_an_error(tmp_path: Path) -> None:
     files = dict.fromkeys(class_files(2, 2), b"broken")
-    with pytest.raises(DataError, match=r"no readable image .* first of 4 skipped: class00/image0.png \(Unidentified"):
+    with pytest.raises(DataError, match=r"no readable image .* first of 4 skipped: class00/image0.png \(it is no"):
         load_dataset(str(write_folder(tmp_path, files)), image_size=4)
 
 
