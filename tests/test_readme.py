@@ -70,7 +70,11 @@ def test_the_python_example_works(workplace):
 
 def test_every_command_and_option_in_readme_exists():
     known = get_command(app).commands
-    for name, options in re.findall(r"metantk-nas (\w+)([^\n`]*)", README):
+    for name, rest in re.findall(r"metantk-nas (\w+)([^\n`]*)", README):
         assert name in known, name
-        flags = {flag for parameter in known[name].params for flag in parameter.opts}
+        command, options = known[name], rest
+        if hasattr(command, "commands"):
+            inner, _, options = rest.strip().partition(" ")
+            command = command.commands[inner]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
         assert set(re.findall(r"--[a-z][a-z-]*", options)) <= flags, (name, options)

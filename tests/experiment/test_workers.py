@@ -7,6 +7,7 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -32,21 +33,28 @@ def no_child_lives():
     return not multiprocessing.active_children()
 
 
+def kill_the_first_worker():
+    """Kill it at once: it is started with its first task, so it dies on that."""
+    while not (children := multiprocessing.active_children()):
+        time.sleep(0.001)
+    os.kill(children[0].pid, signal.SIGKILL)
+
+
 def test_two_workers_one_of_them_killed_make_the_same_ranking(tmp_path):
     settings = {**SMALL, "chunk": 2}
     alone = metantk_nas.search(out=tmp_path / "alone", device="cpu", **settings).frame
-    notes, victims = [], []
+    notes, deaf = [], []
 
-    def kill_once(label, done, total):
-        if label == "scoring" and not victims:
-            victims.append(multiprocessing.active_children()[0].pid)
-            assert ignores_ctrl_c(victims[0])
-            os.kill(victims[0], signal.SIGKILL)
+    def look(label, done, total):
+        deaf.extend(ignores_ctrl_c(child.pid) for child in multiprocessing.active_children())
 
-    both = metantk_nas.search(
-        out=tmp_path / "both", devices="cpu,cpu", progress=kill_once, note=notes.append, **settings
-    )
-    assert len(victims) == len(notes) == 1
+    killer = Thread(target=kill_the_first_worker)
+    killer.start()
+    both = metantk_nas.search(out=tmp_path / "both", devices="cpu,cpu", progress=look, note=notes.append, **settings)
+    killer.join()
+    assert deaf
+    assert all(deaf)
+    assert len(notes) == 1
     assert "A worker died (exit code -9)" in notes[0]
     assert both.frame.drop(columns="seconds").to_csv() == alone.drop(columns="seconds").to_csv()
     assert both.manifest["spec"]["devices"] == "cpu,cpu"
@@ -85,7 +93,7 @@ def test_an_error_in_a_worker_is_the_same_error_here():
 def test_ctrl_c_ends_the_workers_with_the_search(tmp_path):
     run = tmp_path / "run"
     process = subprocess.Popen(
-        command(run, chunk=1, budget=200, devices="cpu,cpu"),
+        command(run, chunk=1, budget=3000, devices="cpu,cpu"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
