@@ -94,10 +94,10 @@ def query_loss(model: MetaModel, adapted: Parameters, episode: Episode) -> Episo
     return EpisodeLoss(task_loss(logits, episode.query_labels), logits)
 
 
-def zero_with_gradient(gradients: Parameters, parameters: Parameters) -> Tensor:
-    """Return 0, as a function of ``parameters`` whose gradient is ``gradients``; added to a loss it alters that alone."""
-    inner = torch.stack([(parameters[name] * part.detach()).sum() for name, part in gradients.items()]).sum()
-    return inner - inner.detach()
+def with_gradient(value: Tensor, gradients: Parameters, parameters: Parameters) -> Tensor:
+    """Return ``value`` as a function of ``parameters`` whose gradient is ``gradients``, whatever its true one is."""
+    surrogate = torch.stack([(parameters[name] * part.detach()).sum() for name, part in gradients.items()]).sum()
+    return value.detach() + (surrogate - surrogate.detach())
 
 
 def weights(parameters: Parameters) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def test_first_order_gradients_are_those_at_the_adapted_weights() -> None:
     model, episode = smooth_case(first)
     parameters = meta_parameters(first, model)
     found = meta_gradients(first, model, parameters, [episode]).gradients
-    adapted = first.adapted(model, parameters, episode.support_images, episode.support_labels, steps=1)
+    adapted = first._adapted(model, parameters, episode.support_images, episode.support_labels, steps=1)
     moved = {name: value.detach().requires_grad_() for name, value in adapted.items()}
     expected = meta_gradients(Maml(inner_steps=0), model, moved, [episode]).gradients
     full = meta_gradients(second, model, parameters, [episode]).gradients
