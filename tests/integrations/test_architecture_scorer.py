@@ -19,8 +19,8 @@ def scorer():
     return ArchitectureScorer(SearchSpec(**SMALL, metrics="naswot", device="cpu"))
 
 
-def test_rows_are_those_of_a_search(scorer):
-    ranking = metantk_nas.search(**SMALL, metrics="naswot", device="cpu").frame.set_index("arch")
+def test_rows_are_those_of_a_search(scorer, tmp_path):
+    ranking = metantk_nas.search(**SMALL, metrics="naswot", device="cpu", out=tmp_path).frame.set_index("arch")
     for arch in list(ranking.index)[:4]:
         row, expected = scorer(arch), ranking.loc[arch]
         assert (row["key"], row["status"], row["params"]) == (expected["key"], expected["status"], expected["params"])
