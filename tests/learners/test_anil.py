@@ -3,9 +3,8 @@ from torch.nn.functional import cross_entropy
 
 from metantk_nas.learners.anil import Anil
 from metantk_nas.learners.base import HEAD_BIAS, HEAD_WEIGHT, meta_parameters, outputs
-from metantk_nas.learners.gradients import meta_gradients
+from tests.contracts.gradients import check_meta_gradient, smooth_case
 from tests.contracts.learner import LearnerContract, episodes, in_double, make_model, predict
-from tests.reference.finite_differences import directional_derivative
 
 
 class TestAnil(LearnerContract):
@@ -31,11 +30,4 @@ def test_only_the_head_adapts() -> None:
 
 def test_the_outer_gradient_flows_through_the_inner_loop() -> None:
     learner = Anil(inner_lr=0.2, inner_steps=3)
-    model, episode = in_double(make_model(learner, width=4), episodes("base", n_query=2)(0))
-    parameters = meta_parameters(learner, model.train())
-    gradients = meta_gradients(learner, model, parameters, [episode]).gradients
-    generator = torch.Generator().manual_seed(0)
-    direction = {k: torch.randn(p.shape, generator=generator, dtype=p.dtype) for k, p in parameters.items()}
-    expected = directional_derivative(lambda p: learner.episode_loss(model, p, episode).loss, parameters, direction)
-    found = sum((gradients[name][0] * direction[name]).sum().item() for name in parameters)
-    assert abs(found - expected) < 1e-5 * abs(expected)
+    check_meta_gradient(learner, *smooth_case(learner))

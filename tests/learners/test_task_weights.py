@@ -40,7 +40,12 @@ def test_an_unknown_weighting_names_the_near_one() -> None:
         task_weights({"w": torch.ones(2, 2)}, "agrement", temperature=1.0)  # type: ignore[arg-type]  # the point
 
 
-@pytest.mark.parametrize(("name", "extra"), [("maml", {}), ("anil", {}), ("kernel", {"kernel": "ntk"})])
+INNER_LOOPS = [
+    "maml", "fomaml", "anil", "boil", "reptile", "meta_sgd", "maml_plus_plus", "alpha_maml", "cavia", "imaml", "moml",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "extra"), [("kernel", {"kernel": "ntk"}), *((name, {}) for name in INNER_LOOPS)])
 def test_vectorised_gradients_equal_those_of_a_loop(name: str, extra: dict[str, str]) -> None:
     learner = make_learner(name, **extra)
     model = make_model(learner)

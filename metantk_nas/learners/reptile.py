@@ -1,0 +1,102 @@
+"""Reptile: move towards the weights that ordinary training on the task ends with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.errors import unknown_name
+from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters
+from metantk_nas.learners.inner_loop import (
+    AbstractInnerLoop,
+    detached,
+    fit_loss,
+    query_loss,
+    weights,
+    zero_with_gradient,
+)
+
+Batch = tuple[Tensor, Tensor]
+"""Images and labels."""
+
+ADAM_DECAY, ADAM_EPSILON = 0.999, 1e-8
+
+
+@final
+@dataclass(frozen=True)
+class Reptile(AbstractInnerLoop):
+    """Reptile (Nichol, Achiam & Schulman 2018, arXiv 1803.02999).
+
+    ``θ ← θ + ε · mean_i(θ_i^k − θ)``, where ``θ_i^k`` are the weights after k ordinary steps on minibatches of the
+    task; no derivative passes through them. As a gradient, the episode says ``θ − θ_i^k``. By default plain descent
+    takes it, at a tenth of the paper's ε = 1, which the momentum of 0.9 makes up for.
+
+    Training has no query set: support and query images of the episode are the task's data. Minibatches are dealt
+    out in turns (of n minibatches, the j-th has the images j, j + n, …), which mixes the classes. When adapting,
+    every step sees the whole support set, so that its order does not matter; the paper draws minibatches there too.
+    The paper's inner Adam, at a rate of 1e-3, needs its hundred thousand steps; descent learns more from a few hundred
+    and is the default. Adam has β₁ = 0, as in the paper, and starts afresh in each episode; the paper keeps its second
+    moments from task to task. The loss that is shown is that of the query images after the inner loop, which saw them.
+
+    Args:
+        inner_optimiser: ``"sgd"``, plain gradient descent, or ``"adam"``.
+        inner_lr: learning rate of the inner loop.
+        inner_steps: k, steps while training.
+        inner_steps_test: steps when adapting to new classes.
+        inner_batch_size: images of a minibatch, at least.
+    """
+
+    inner_optimiser: Literal["sgd", "adam"] = "sgd"
+    inner_lr: float = 0.1
+    inner_steps: int = 5
+    inner_steps_test: int = 10
+    inner_batch_size: int = 10
+
+    train_defaults: ClassVar[Mapping[str, Any]] = {"optimiser": "sgd", "outer_lr": 0.1}
+
+    def __post_init__(self) -> None:
+        if self.inner_optimiser not in ("sgd", "adam"):
+            raise unknown_name("inner optimiser", self.inner_optimiser, ("sgd", "adam"))
+
+    def make_model(self, network: nn.Module) -> MetaModel:
+        """All weights of the network are meta-learned and adapted."""
+        return MetaModel(network)
+
+    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
+        """Train on the episode; the gradient is how far and whence the weights have come, ``θ − θ^k``."""
+        images = torch.cat([episode.support_images, episode.query_images])
+        labels = torch.cat([episode.support_labels, episode.query_labels])
+        n_batches = max(1, len(labels) // self.inner_batch_size)
+        batches = [(images[j::n_batches], labels[j::n_batches]) for j in range(n_batches)]
+        start = detached(weights(parameters))
+        end = self._trained(model, start, batches, steps=self.inner_steps)
+        loss, logits = query_loss(model, end, episode)
+        way_back = {name: value - end[name] for name, value in start.items()}
+        return EpisodeLoss(loss + zero_with_gradient(way_back, parameters), logits)
+
+    def adapted(
+        self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int
+    ) -> Parameters:
+        """Train on the support set."""
+        return self._trained(model, detached(weights(parameters)), [(images, labels)], steps=steps)
+
+    def _trained(self, model: MetaModel, fast: Parameters, batches: Sequence[Batch], *, steps: int) -> Parameters:
+        """Take ``steps`` steps, each on the next batch."""
+        moments = {name: torch.zeros_like(value) for name, value in fast.items()}
+        for step in range(steps):
+            gradients = grad(fit_loss(model, *batches[step % len(batches)]))(dict(fast))
+            if self.inner_optimiser == "adam":
+                moments = {
+                    name: ADAM_DECAY * moment + (1 - ADAM_DECAY) * gradients[name].square()
+                    for name, moment in moments.items()
+                }
+                unbiased = 1 - ADAM_DECAY ** (step + 1)
+                gradients = {
+                    name: part / ((moments[name] / unbiased).sqrt() + ADAM_EPSILON) for name, part in gradients.items()
+                }
+            fast = {name: value - self.inner_lr * gradients[name] for name, value in fast.items()}
+        return fast

@@ -1,0 +1,71 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.errors import UsageError
+from metantk_nas.learners.base import MetaModel
+from metantk_nas.learners.maml import Maml
+from metantk_nas.learners.reptile import Reptile
+from tests.contracts.gradients import gradient, smooth_case
+from tests.contracts.learner import LearnerContract
+
+
+class TestReptile(LearnerContract):
+    name = "reptile"
+
+
+def trained_by_torch(model: MetaModel, optimiser: torch.optim.Optimizer, episode: Episode, steps: int) -> None:
+    """Ordinary training on minibatches that are dealt out in turns, three of them."""
+    images = torch.cat([episode.support_images, episode.query_images])
+    labels = torch.cat([episode.support_labels, episode.query_labels])
+    for step in range(steps):
+        optimiser.zero_grad()
+        rows = slice(step % 3, None, 3)
+        cross_entropy(model(images[rows]).logits, labels[rows]).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("inner_optimiser", ["sgd", "adam"])
+def test_the_gradient_is_the_way_back_from_ordinary_training(inner_optimiser: str) -> None:
+    learner = Reptile(inner_optimiser=inner_optimiser, inner_lr=0.02, inner_steps=5, inner_batch_size=5)  # type: ignore[arg-type]  # a parameter of the test
+    model, episode = smooth_case(learner)
+    found = gradient(learner, model, episode)
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimiser: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    if inner_optimiser == "adam":
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.02, betas=(0.0, 0.999))
+    trained_by_torch(model, optimiser, episode, steps=5)
+    for name, end in model.named_parameters():
+        if "blocks" in name and name.endswith("0.bias"):
+            continue  # in front of a normalisation its gradient is rounding, which Adam makes a step of
+        torch.testing.assert_close(found[name], start[name] - end.detach(), rtol=1e-6, atol=1e-8)
+
+
+def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that_of_fomaml() -> None:
+    """Section 5.1 of the paper: g₁ + g₂, of which FOMAML with the first minibatch as support is g₂ alone."""
+    one = Reptile(inner_lr=0.1, inner_steps=1, inner_batch_size=8)
+    two = replace(one, inner_steps=2)
+    model, episode = smooth_case(one)
+    images = torch.cat([episode.support_images, episode.query_images])
+    labels = torch.cat([episode.support_labels, episode.query_labels])
+    assert len(labels) == 15  # one minibatch of at least eight
+    halves = replace(one, inner_batch_size=7), replace(two, inner_batch_size=7)
+    joint = replace(episode, query_images=images, query_labels=labels)
+    plain = gradient(Maml(inner_steps=0), model, joint)
+    first_half = replace(joint, query_images=images[::2], query_labels=labels[::2])
+    split = Episode(images[::2], labels[::2], images[1::2], labels[1::2], 5, ())
+    fomaml = gradient(Maml(inner_lr=0.1, first_order=True), model, split)
+    g_1 = gradient(Maml(inner_steps=0), model, first_half)
+    all_rows, after_one, after_two = (gradient(learner, model, episode) for learner in (one, *halves))
+    for name in plain:
+        torch.testing.assert_close(all_rows[name], 0.1 * plain[name])
+        torch.testing.assert_close(after_one[name], 0.1 * g_1[name])
+        torch.testing.assert_close(after_two[name], 0.1 * (g_1[name] + fomaml[name]))
+
+
+def test_an_unknown_inner_optimiser_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"inner optimiser 'adm' not found.*Did you mean 'adam'"):
+        Reptile(inner_optimiser="adm")  # type: ignore[arg-type]  # the point
