@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import unknown_name
@@ -22,10 +21,17 @@ from metantk_nas.learners.base import (
     target_rows,
     task_loss,
 )
+from metantk_nas.learners.features import (
+    INITIAL_SCALE,
+    logit_scale,
+    mean_diagonal,
+    positive_parameters,
+    with_bias,
+)
+from metantk_nas.learners.tangent import tangent_rows
 from metantk_nas.networks.norms import NormKind
 
-INITIAL_SCALE = 10.0
-LOG_SCALE = "extra.log_scale"
+KERNELS = ("feature", "ntk", "sum")
 
 
 @final
@@ -37,24 +43,25 @@ class Kernel(AbstractLearner):
     Meta-RKHS-II (arXiv 2102.03909), of which it is the limit of infinite inner time:
     ``a = (K_SS + λI)⁻¹ (Y_S − f_θ(X_S))`` and ``f_i(x) = f_θ(x) + K(x, X_S) a``, with one-hot ``Y_S``.
     The outer loop minimises the cross-entropy of ``γ f_i`` on the query set, γ learnt, and its gradient flows
-    through the closed form. Kernels are divided by the mean of their support diagonal, so λ has no unit.
+    through the closed form; with real targets it minimises the squared error of ``f_i``. Kernels are divided by the
+    mean of their support diagonal, so λ has no unit.
 
     Args:
-        kernel: ``"feature"``, inner products of features, plus 1 for the bias; or ``"ntk"``, the neural tangent
-            kernel of the summed logits over all weights.
+        kernel: ``"feature"``, inner products of features, plus 1 for the bias; ``"ntk"``, the neural tangent
+            kernel of the summed logits over all weights; or ``"sum"``, the mean of the two, each divided as above.
         inner_reg: λ, relative to the mean of the support diagonal.
         inner_time: inner learning rate × steps; ``inf`` is kernel ridge regression.
     """
 
-    kernel: Literal["feature", "ntk"] = "feature"
+    kernel: Literal["feature", "ntk", "sum"] = "feature"
     inner_reg: float = 0.1
     inner_time: float = math.inf
 
     regresses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.kernel not in ("feature", "ntk"):
-            raise unknown_name("kernel", self.kernel, ("feature", "ntk"))
+        if self.kernel not in KERNELS:
+            raise unknown_name("kernel", self.kernel, KERNELS)
 
     @property
     def norm(self) -> NormKind:
@@ -62,18 +69,15 @@ class Kernel(AbstractLearner):
         return "batch" if self.kernel == "feature" else "group"
 
     def make_model(self, network: nn.Module) -> MetaModel:
-        """The network and ``log γ`` are meta-learned; ``f_θ`` starts at zero, which trains much better than noise."""
+        """The network and γ are meta-learned; ``f_θ`` starts at zero, which trains much better than noise."""
         head: Any = network.head
         nn.init.zeros_(head.weight)
-        return MetaModel(network, nn.ParameterDict({"log_scale": torch.tensor(math.log(INITIAL_SCALE))}))
+        return MetaModel(network, positive_parameters(scale=INITIAL_SCALE))
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the cross-entropy of the query set after the closed-form inner loop, all images in one pass."""
-        n_support = len(episode.support_labels)
+        """Compute the loss of the query set after the closed-form inner loop, all images in one pass."""
         rows = self._rows(model, parameters, torch.cat([episode.support_images, episode.query_images]))
-        support, query = (
-            Rows(*parts) for parts in zip(*(part.tensor_split([n_support]) for part in rows), strict=True)
-        )
+        support, query = rows.split(len(episode.support_labels))
         logits = self._adapted_logits(parameters, support, episode.support_labels, query)
         return EpisodeLoss(task_loss(logits, episode.query_labels), logits)
 
@@ -88,40 +92,40 @@ class Kernel(AbstractLearner):
         )
 
     def _rows(self, model: MetaModel, parameters: Parameters, images: Tensor) -> "Rows":
-        if self.kernel == "ntk":
-            return tangent_rows(model, parameters, images)
-        features, logits = outputs(model, parameters, images)
-        return Rows(torch.cat([features, torch.ones_like(features[:, :1])], dim=1), logits)
+        if self.kernel == "feature":
+            features, logits = outputs(model, parameters, images)
+            return Rows((with_bias(features),), logits)
+        gradients, features, logits = tangent_rows(model, parameters, images)
+        return Rows((with_bias(features), gradients) if self.kernel == "sum" else (gradients,), logits)
 
     def _adapted_logits(self, parameters: Parameters, support: "Rows", labels: Tensor, query: "Rows") -> Tensor:
-        targets = target_rows(labels, support.logits.shape[1], like=support.logits)
-        k_ss, k_qs = support.lifted @ support.lifted.mT, query.lifted @ support.lifted.mT
-        unit = k_ss.diagonal().mean()
-        smoother = kernel_smoother(k_qs / unit, k_ss / unit, inner_time=self.inner_time, inner_reg=self.inner_reg)
-        return parameters[LOG_SCALE].exp() * (query.logits + smoother @ (targets - support.logits))
+        residuals = target_rows(labels, support.logits.shape[1], like=support.logits) - support.logits
+        k_ss, k_qs = support.kernel(support), query.kernel(support)
+        smoother = kernel_smoother(k_qs, k_ss, inner_time=self.inner_time, inner_reg=self.inner_reg)
+        return logit_scale(parameters, labels) * (query.logits + smoother @ residuals)
 
 
 class Rows(NamedTuple):
-    """Images as a kernel sees them.
+    """Images as the kernel sees them.
 
     Args:
-        lifted: ``[row, dimension]``, whose inner products are the kernel.
+        lifted: one ``[row, dimension]`` for each kernel, whose inner products it is.
         logits: ``[row, n_way]``, before adaptation.
     """
 
-    lifted: Tensor
+    lifted: tuple[Tensor, ...]
     logits: Tensor
 
+    def split(self, n_first: int) -> tuple["Rows", "Rows"]:
+        """Return the first rows, and the rest."""
+        first, rest = (Rows(tuple(part[cut] for part in self.lifted), self.logits[cut]) for cut in _cuts(n_first))
+        return first, rest
 
-def tangent_rows(model: MetaModel, parameters: Parameters, images: Tensor) -> Rows:
-    """Compute the gradient of each row's summed logits in all weights of the network, flat, and the logits."""
-    weights = {name: value for name, value in parameters.items() if name.startswith("network.")}
+    def kernel(self, support: "Rows") -> Tensor:
+        """Return the mean of the kernels ``[row, support]``, each divided by the mean of its support diagonal."""
+        pairs = zip(self.lifted, support.lifted, strict=True)
+        return torch.stack([rows @ others.mT / mean_diagonal(others) for rows, others in pairs]).mean(0)
 
-    def summed_logits(weights: Parameters, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = outputs(model, weights, image[None]).logits[0]
-        return logits.sum(), logits
 
-    gradients, logits = vmap(grad(summed_logits, has_aux=True), in_dims=(None, 0), randomness="different")(
-        weights, images
-    )
-    return Rows(torch.cat([gradients[name].flatten(1) for name in weights], dim=1), logits)
+def _cuts(n_first: int) -> tuple[slice, slice]:
+    return slice(n_first), slice(n_first, None)

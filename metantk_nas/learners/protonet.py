@@ -1,25 +1,25 @@
 """ProtoNet: the nearest class mean in a learnt feature space."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import AbstractLearner, EpisodeLoss, MetaModel, Parameters, Predictor, one_hot, outputs
-from metantk_nas.networks.norms import NormKind
-
-INITIAL_SCALE = 10.0
-LOG_SCALE = "extra.log_scale"
+from metantk_nas.learners.base import MetaModel, Parameters, one_hot
+from metantk_nas.learners.features import (
+    INITIAL_SCALE,
+    AbstractFeatureLearner,
+    Head,
+    positive,
+    positive_parameters,
+)
 
 
 @final
 @dataclass(frozen=True)
-class ProtoNet(AbstractLearner):
+class ProtoNet(AbstractFeatureLearner):
     """Prototypical networks (Snell, Swersky & Zemel, NeurIPS 2017, arXiv 1703.05175).
 
     ``c_k`` is the mean feature of class ``k``'s support images; logits are ``−‖φ(x) − c_k‖²``. There is no inner
@@ -37,41 +37,19 @@ class ProtoNet(AbstractLearner):
 
     learn_scale: bool = True
 
-    head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
     train_defaults: ClassVar[Mapping[str, Any]] = {"meta_batch_size": 1, "train_budget": 1000}
-
-    @property
-    def norm(self) -> NormKind:
-        """Running statistics: predictions do not depend on the images beside an image."""
-        return "batch"
 
     def make_model(self, network: nn.Module) -> MetaModel:
         """The features and the scale are meta-learned; the head is not used."""
         if not self.learn_scale:
             return MetaModel(network)
-        return MetaModel(network, nn.ParameterDict({"log_scale": torch.tensor(math.log(INITIAL_SCALE))}))
+        return MetaModel(network, positive_parameters(scale=INITIAL_SCALE))
 
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the cross-entropy of the query set; support and query share one pass, as in the paper's code."""
-        features = outputs(model, parameters, torch.cat([episode.support_images, episode.query_images])).features
-        support, query = features.tensor_split([len(episode.support_labels)])
-        prototypes = class_means(support, episode.support_labels, episode.n_way)
-        logits = self._scale(parameters, prototypes) * prototype_logits(prototypes, query)
-        return EpisodeLoss(cross_entropy(logits, episode.query_labels), logits)
-
-    def adapt(
-        self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
-    ) -> Predictor:
+    def make_head(self, parameters: Parameters, features: Tensor, labels: Tensor, n_way: int) -> Head:
         """Compute the class means."""
-        support = outputs(model, parameters, support_images).features
-        prototypes = class_means(support, support_labels, n_way)
-        scale = self._scale(parameters, prototypes)
-        return lambda query_images: (
-            scale * prototype_logits(prototypes, outputs(model, parameters, query_images).features)
-        )
-
-    def _scale(self, parameters: Parameters, prototypes: Tensor) -> Tensor | float:
-        return parameters[LOG_SCALE].exp() / mean_squared_distance(prototypes) if self.learn_scale else 1.0
+        prototypes = class_means(features, labels, n_way)
+        scale = positive(parameters, "scale") / mean_squared_distance(prototypes) if self.learn_scale else 1.0
+        return lambda query: scale * prototype_logits(prototypes, query)
 
 
 def class_means(support: Tensor, support_labels: Tensor, n_way: int) -> Tensor:

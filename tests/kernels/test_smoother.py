@@ -6,8 +6,9 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.func import grad, vmap
 
-from metantk_nas.kernels.smoother import kernel_smoother
+from metantk_nas.kernels.smoother import kernel_coefficients, kernel_smoother
 from tests.reference.smoother import dense_smoother
 
 
@@ -94,3 +95,51 @@ def test_equal_support_images_leave_the_infinite_time_gradient_finite() -> None:
     kernel_smoother(support @ support.mT, support @ support.mT, inner_time=math.inf, inner_reg=0.1).sum().backward()
     assert support.grad is not None
     assert support.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("inner_time", [0.5, math.inf])
+def test_coefficients_predict_what_the_smoother_does(inner_time: float) -> None:
+    k_qs, k_ss = kernels(3)
+    residuals = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    coefficients = kernel_coefficients(k_ss, residuals, inner_time=inner_time, inner_reg=0.1)
+    smoother = kernel_smoother(k_qs, k_ss, inner_time=inner_time, inner_reg=0.1)
+    torch.testing.assert_close(k_qs @ coefficients, smoother @ residuals)
+
+
+def test_a_learnt_ridge_has_a_gradient() -> None:
+    k_qs, k_ss = kernels()
+    reg = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda reg: kernel_smoother(k_qs, k_ss, inner_time=math.inf, inner_reg=reg), reg)
+
+
+@pytest.mark.parametrize(("inner_time", "inner_reg"), [(0.3, 0.0), (4.0, 0.0), (4.0, 0.1)])
+@pytest.mark.parametrize("kernel", ["equal rows", "the same for every output", "nothing"])
+def test_equal_eigenvalues_leave_the_finite_time_gradient_right(
+    kernel: str, inner_time: float, inner_reg: float
+) -> None:
+    """Where autograd through an eigendecomposition divides by zero."""
+    k_ss = {
+        "equal rows": torch.ones(6, 6, dtype=torch.float64),
+        "the same for every output": torch.kron(kernels(n_support=2)[1], torch.eye(3, dtype=torch.float64)),
+        "nothing": torch.zeros(6, 6, dtype=torch.float64),
+    }[kernel]
+    generator = torch.Generator().manual_seed(0)
+    residuals, root = (torch.randn(6, n, generator=generator, dtype=torch.float64) for n in (2, 6))
+    direction = root @ root.T  # stays positive semi-definite
+
+    def along(step: Tensor) -> Tensor:
+        moved = k_ss + step * direction
+        return kernel_coefficients(moved, residuals, inner_time=inner_time, inner_reg=inner_reg)
+
+    assert gradcheck(along, torch.tensor(0.0, dtype=torch.float64, requires_grad=True), atol=1e-4, rtol=1e-4)
+
+
+def test_the_finite_time_gradient_runs_under_vmap() -> None:
+    _, k_ss = kernels(3)
+
+    def total(k_ss: Tensor) -> Tensor:
+        return kernel_coefficients(k_ss, torch.ones_like(k_ss[:, :1]), inner_time=0.7, inner_reg=0.1).sum()
+
+    together = vmap(grad(total))(k_ss)
+    for kernel, found in zip(k_ss, together, strict=True):
+        torch.testing.assert_close(found, grad(total)(kernel))

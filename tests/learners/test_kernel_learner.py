@@ -7,7 +7,9 @@ from sklearn.kernel_ridge import KernelRidge
 from metantk_nas.errors import UsageError
 from metantk_nas.learners.base import MetaModel, meta_parameters, outputs
 from metantk_nas.learners.gradients import meta_gradients
-from metantk_nas.learners.kernel import INITIAL_SCALE, Kernel, tangent_rows
+from metantk_nas.learners.features import INITIAL_SCALE
+from metantk_nas.learners.kernel import Kernel
+from metantk_nas.learners.tangent import tangent_rows
 from tests.contracts.learner import N_WAY, LearnerContract, episodes, in_double, make_model, predict
 from tests.reference.dense_ntk import dense_ntk
 from tests.reference.finite_differences import directional_derivative
@@ -50,9 +52,9 @@ def test_tangent_rows_give_the_dense_ntk() -> None:
     for name, parameter in model.network.named_parameters():
         parameter.requires_grad_(name.endswith("weight") and parameter.ndim > 1)
     weights = {f"network.{k}": p for k, p in model.network.named_parameters() if p.requires_grad}
-    lifted = tangent_rows(model, weights, episode.query_images).lifted.detach()
+    rows = tangent_rows(model, weights, episode.query_images).gradients.detach()
     expected = torch.from_numpy(dense_ntk(model.network, episode.query_images))
-    torch.testing.assert_close(lifted @ lifted.T, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(rows @ rows.T, expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("settings", [{}, {"kernel": "ntk"}, {"inner_time": 2.0}])

@@ -1,14 +1,8 @@
 import torch
 
 from metantk_nas.learners.base import meta_parameters, outputs
-from metantk_nas.learners.protonet import (
-    INITIAL_SCALE,
-    LOG_SCALE,
-    ProtoNet,
-    class_means,
-    mean_squared_distance,
-    prototype_logits,
-)
+from metantk_nas.learners.features import INITIAL_SCALE
+from metantk_nas.learners.protonet import ProtoNet, class_means, mean_squared_distance, prototype_logits
 from tests.contracts.learner import LearnerContract, make_model
 
 
@@ -61,9 +55,9 @@ def test_the_learnt_scale_multiplies_the_papers_logits_and_receives_a_gradient()
     papers = plain.adapt(model, parameters, images[:5], labels, 5)(images[5:])
     unit = mean_squared_distance(outputs(model, parameters, images[:5]).features)
     torch.testing.assert_close(logits, papers * INITIAL_SCALE / unit)
-    (gradient,) = torch.autograd.grad(logits.square().sum(), parameters[LOG_SCALE])
+    (gradient,) = torch.autograd.grad(logits.square().sum(), parameters["extra.log_scale"])
     assert gradient > 0
-    assert LOG_SCALE not in meta_parameters(plain, make_model(plain))
+    assert "extra.log_scale" not in meta_parameters(plain, make_model(plain))
 
 
 def test_logits_do_not_depend_on_the_unit_of_the_features() -> None:

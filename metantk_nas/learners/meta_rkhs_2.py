@@ -1,0 +1,99 @@
+"""Meta-RKHS-II: gradient descent in function space, solved for any time."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from torch import Tensor, nn
+from torch.func import jvp
+from torch.nn.functional import mse_loss
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.kernels.smoother import kernel_coefficients
+from metantk_nas.learners.base import (
+    AbstractLearner,
+    EpisodeLoss,
+    MetaModel,
+    Parameters,
+    Predictor,
+    check_head,
+    outputs,
+    target_rows,
+)
+from metantk_nas.learners.features import mean_diagonal
+from metantk_nas.learners.inner_loop import unflatten, weights
+from metantk_nas.learners.tangent import tangent_rows
+from metantk_nas.networks.norms import NormKind
+
+
+@final
+@dataclass(frozen=True)
+class MetaRkhs2(AbstractLearner):
+    """Meta-learning with neural tangent kernels, second method (Zhou et al., ICLR 2021, arXiv 2102.03909).
+
+    ``f_t(x) = f_θ(x) + H(x, S) H(S, S)⁻¹ (e^{−tH(S, S)} − I) (f_θ(S) − Y_S)`` is what gradient flow of the squared
+    loss on the support set reaches at time t, in the function space of the neural tangent kernel H at θ; the outer
+    loop minimises the squared error of f_t on the query set, with one-hot targets for labels.
+
+    H is exact: it couples all logits of all rows. Only ``H(S, S)`` is written out, from the gradients of the support
+    logits; ``H(x, S) a = ∂f_θ(x) ∂f_θ(S)ᵀ a`` is one derivative of the query logits along one direction of the
+    weights, so query images cost a forward pass. H(S, S) is divided by the mean of its diagonal, so t has no unit
+    and suits any architecture.
+
+    Args:
+        inner_time: t; ``inf`` is kernel regression of the residual.
+        inner_reg: λ added to H(S, S) in its inverse, in units of its mean diagonal; 0 in the paper. With infinite
+            time and support images that are nearly alike some is needed.
+    """
+
+    inner_time: float = 10.0
+    inner_reg: float = 0.0
+
+    regresses: ClassVar[bool] = True
+
+    @property
+    def norm(self) -> NormKind:
+        """Groups: the kernel's rows must not see each other."""
+        return "group"
+
+    def make_model(self, network: nn.Module) -> MetaModel:
+        """All weights of the network are meta-learned."""
+        head: Any = network.head
+        nn.init.zeros_(head.weight)
+        return MetaModel(network)
+
+    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
+        """Compute the squared error of ``f_t`` on the query set."""
+        direction = self._direction(model, parameters, episode.support_images, episode.support_labels)
+        predictions = linearised(model, parameters, direction, episode.query_images)
+        targets = target_rows(episode.query_labels, predictions.shape[1], like=predictions)
+        return EpisodeLoss(mse_loss(predictions, targets), predictions)
+
+    def adapt(
+        self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
+    ) -> Predictor:
+        """Find where the weights go; ``n_way`` is what the head was built for."""
+        check_head(model, n_way)
+        direction = self._direction(model, parameters, support_images, support_labels)
+        return lambda query_images: linearised(model, parameters, direction, query_images)
+
+    def _direction(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Parameters:
+        """``∂f_θ(S)ᵀ a`` with ``a = H⁻¹ (I − e^{−tH}) (Y_S − f_θ(S))``, all logits of all rows end to end."""
+        gradients, _, logits = tangent_rows(model, parameters, images, each_logit=True)
+        rows = gradients.flatten(0, 1)
+        residuals = (target_rows(labels, logits.shape[1], like=logits) - logits).reshape(-1, 1)
+        unit = mean_diagonal(rows)
+        coefficients = kernel_coefficients(
+            rows @ rows.mT / unit, residuals, inner_time=self.inner_time, inner_reg=self.inner_reg
+        )
+        return unflatten((coefficients / unit)[:, 0] @ rows, like=weights(parameters))
+
+
+def linearised(model: MetaModel, parameters: Parameters, direction: Parameters, images: Tensor) -> Tensor:
+    """``f_θ(x) + ∂f_θ(x) · direction``: logits of the network made linear in its weights, ``[row, n_way]``."""
+
+    def logits_of(own: Parameters) -> Tensor:
+        return outputs(model, own, images).logits
+
+    logits, change = jvp(logits_of, (weights(parameters),), (dict(direction),))  # type: ignore[misc]  # without aux two
+    moved: Tensor = logits + change
+    return moved
