@@ -386,7 +386,12 @@ def _continue_ranks(ranked: pd.DataFrame, screened_out: Sequence[str]) -> pd.Dat
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file all at once: whoever reads it, and whatever happens, finds the old text or the new one.
+    """Write a text file as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file all at once: whoever reads it, and whatever happens, finds the old content or the new one.
 
     Raises:
         UsageError: the disk is full or the place cannot be written; the old file is untouched.
@@ -394,8 +399,8 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

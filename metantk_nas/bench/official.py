@@ -6,9 +6,8 @@ Three forms of one benchmark are understood, all by Dong & Yang (arXiv 2001.0032
 - the same as one ``NATS-tss-*.pickle.pbz2``, and the older ``NAS-Bench-201-*.pth``, which are read as a whole and
   need several times their size in memory.
 
-They are pickles, and a pickle can run any program. Here it may build text, numbers, lists, tuples, sets and
-dictionaries, and refers to nothing else: a restricted unpickler answers for the few names that those files use, and
-refuses all others. Neither PyTorch nor the benchmark's own package takes part.
+They are pickles, which `metantk_nas.safe_pickle` reads: text, numbers and containers, nothing else. Neither PyTorch nor
+the benchmark's own package takes part.
 
 What is kept is one row an architecture: its accuracies in percent after the last of 12 and of 200 epochs, averaged over
 training seeds, on validation and test images. They go to a small CSV in a cache, from which they are read next time.
@@ -17,14 +16,12 @@ training seeds, on validation and test images. They go to a small CSV in a cache
 import bz2
 import hashlib
 import io
-import pickle
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +29,7 @@ import pandas as pd
 from metantk_nas.episodes.request import Progress, user_cache
 from metantk_nas.errors import UsageError
 from metantk_nas.results import write_text
+from metantk_nas.safe_pickle import BROKEN, safe_load
 
 FORMAT_VERSION = 1  # raise it whenever the small table changes, so that older caches are not read
 SUFFIX = ".pickle.pbz2"
@@ -46,19 +44,6 @@ ACCURACIES = {  # column: (training set, what is judged)
     "imagenet16_valid": ("ImageNet16-120", "x-valid"),
     "imagenet16_test": ("ImageNet16-120", "x-test"),
 }
-_BROKEN = (  # what unpickling raises when the bytes are not what they should be
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    OSError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 def is_official(path: Path) -> bool:
@@ -98,15 +83,6 @@ def official_table(path: Path, cache_dir: Path | None = None, progress: Progress
     return table
 
 
-def safe_load(file: IO[bytes]) -> Any:
-    """Unpickle text, numbers and containers, nothing else.
-
-    Raises:
-        pickle.UnpicklingError: the pickle refers to anything else.
-    """
-    return _Unpickler(file).load()
-
-
 def _signature(path: Path, files: list[Path]) -> str:
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.blake2b(f"{FORMAT_VERSION}/{path.resolve()}/{facts}".encode(), digest_size=8).hexdigest()
@@ -119,7 +95,7 @@ def _rows(files: list[Path], progress: Progress | None) -> Iterator[dict[str, An
             progress("reading the benchmark", done, len(files))
         try:
             yield from map(_row, _architectures(path))
-        except _BROKEN as error:
+        except BROKEN as error:
             raise UsageError(
                 f"{path} cannot be read as NAS-Bench-201 or NATS-Bench (topology): {error}. Nothing in it was run. "
                 "Fetch the official file again (github.com/D-X-Y/NATS-Bench; of two folders the one named -simple)."
@@ -172,55 +148,3 @@ def _row(schedules: Mapping[str, Any]) -> dict[str, Any]:
             found = [float(curve[last]) for curve in curves if last in curve]
             row[f"{column}{epochs}"] = sum(found) / len(found) if found else np.nan
     return row
-
-
-class _Number:
-    """Stands in for a NumPy data type of numbers: its code and byte order."""
-
-    def __init__(self, code: str) -> None:
-        if not re.fullmatch(r"[fiub][1248]", code):
-            raise pickle.UnpicklingError(f"it has NumPy values of type {code!r}, which are no numbers")
-        self.code = code
-        self.order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = {">": ">", "<": "<"}.get(state[1], "=")
-
-
-def _number(code: str, *_flags: object) -> _Number:
-    return _Number(code)
-
-
-def _scalar(number: _Number, content: bytes) -> float | int | bool:
-    value: float | int | bool = np.frombuffer(content, number.order + number.code, count=1)[0].item()
-    return value
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it has bytes encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-_ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,  # as protocol 2 writes it
-    ("numpy", "dtype"): _number,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _latin1,  # how protocol 2 writes bytes
-}
-"""Every name that a pickle may use, and what answers for it; nothing here can reach anything else."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds text, numbers and containers, and refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is no number, text or container")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, _pid: Any) -> Any:
-        raise pickle.UnpicklingError("it holds network weights, not only accuracies")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from metantk_nas.cli import bench, lists, runs
+from metantk_nas.cli import bench, datasets, export, lists, runs
 from metantk_nas.cli.screen import print_error, stderr, stdout
 from metantk_nas.errors import MetaNTKError, UsageError
 
@@ -73,8 +73,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.train,
     runs.predict,
     runs.report,
+    export.export,
     lists.spaces,
-    lists.datasets,
     lists.learners,
     lists.searchers,
     lists.metrics,
@@ -86,3 +86,8 @@ _bench = typer.Typer(no_args_is_help=True)
 _bench.command()(bench.build)
 _bench.command()(bench.correlate)
 app.add_typer(_bench, name="bench", help="Measure how architectures learn from few images, and what foretells it.")
+
+_datasets = typer.Typer(invoke_without_command=True)
+_datasets.callback()(datasets.list_datasets)
+_datasets.command()(datasets.check)
+app.add_typer(_datasets, name="datasets")

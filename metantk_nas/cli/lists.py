@@ -1,4 +1,4 @@
-"""Commands that list what there is: spaces, data sets, learners, searchers and metrics."""
+"""Commands that list what there is: spaces, learners, searchers and metrics."""
 
 from typing import Annotated
 
@@ -40,17 +40,6 @@ def spaces(
         },
         as_json=as_json,
     )
-
-
-def datasets(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
-    """List the data sets."""
-    from metantk_nas.episodes.load import available_datasets
-
-    rows = [
-        {"name": info.name, "description": info.description, "source": info.source, "licence": info.licence}
-        for info in available_datasets().values()
-    ]
-    print_list(["name", "description", "source", "licence"], rows, as_json=as_json)
 
 
 def learners(as_json: opt.Json = False, debug: opt.Debug = False) -> None:

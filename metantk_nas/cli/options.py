@@ -27,7 +27,7 @@ def _remember_debug(ctx: typer.Context, value: bool) -> bool:
 WHAT, EPISODES, SEARCH, TRAIN, RUN = "What to score", "Episodes and kernel", "Search", "Few-shot training", "Run"
 
 Space = Annotated[str, typer.Option(help="Search space: a name (see `spaces`) or a TOML file.", rich_help_panel=WHAT)]
-Data = Annotated[str, typer.Option(help="Images: a name (see `datasets`) or a folder.", rich_help_panel=WHAT)]
+Data = Annotated[str, typer.Option(help="Images: a name (see `datasets`), a folder, or hf:NAME.", rich_help_panel=WHAT)]
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data set's files are.", rich_help_panel=WHAT)]
 Rotations = Annotated[
     bool, typer.Option("--rotations", help="Omniglot: rotated base classes become classes.", rich_help_panel=WHAT)

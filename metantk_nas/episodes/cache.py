@@ -14,30 +14,32 @@ import numpy as np
 from metantk_nas.episodes.dataset import SkippedImage
 from metantk_nas.episodes.decode import ImageBank, decode_classes
 from metantk_nas.episodes.request import LoadRequest, user_cache
-from metantk_nas.episodes.tree import AbstractTree
+from metantk_nas.episodes.source import AbstractSource
 
 FORMAT_VERSION = 1  # raise it whenever decoding changes, so that older caches are not read
 
 
-def load_classes(tree: AbstractTree, files: Mapping[str, Sequence[str]], label: str, request: LoadRequest) -> ImageBank:
+def load_classes(
+    source: AbstractSource, files: Mapping[str, Sequence[str]], label: str, request: LoadRequest
+) -> ImageBank:
     """The images of every class, from the cache if they were decoded before, else decoded and then cached.
 
     A cache belongs to path, sizes and modification times of the originals, to the choice of files, the image size
     and the format version; one that is damaged is made anew.
 
     Args:
-        tree: where the files are.
+        source: where the files are.
         files: per class, the names of its image files.
         label: what progress is reported as.
         request: image size, cache directory and progress.
     """
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(f"{FORMAT_VERSION}/{request.image_size}/{tree.signature()}/{list(files.items())}".encode())
-    path = (request.cache_dir or user_cache() / "images") / f"{tree.path.stem}-{digest.hexdigest()}.npz"
+    digest.update(f"{FORMAT_VERSION}/{request.image_size}/{source.signature()}/{list(files.items())}".encode())
+    path = (request.cache_dir or user_cache() / "images") / f"{source.path.stem}-{digest.hexdigest()}.npz"
     try:
         return _read(path)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        bank = decode_classes(tree, files, label, request)
+        bank = decode_classes(source, files, label, request)
     try:
         _write(path, bank)
     except OSError as error:

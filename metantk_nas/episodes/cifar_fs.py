@@ -6,10 +6,9 @@ Images: Krizhevsky 2009. Split (64 base, 16 validation, 20 novel classes): Berti
 from collections import defaultdict
 from collections.abc import Sequence
 
-from metantk_nas.episodes.cache import load_classes
-from metantk_nas.episodes.dataset import FewShotDataset, make_dataset
 from metantk_nas.episodes.decode import is_image
 from metantk_nas.episodes.download import RemoteFile, find_or_fetch
+from metantk_nas.episodes.originals import Originals
 from metantk_nas.episodes.request import LoadRequest
 from metantk_nas.episodes.tree import AbstractTree, open_tree
 from metantk_nas.errors import DataError
@@ -19,7 +18,7 @@ _SPLIT_FILES = {"base": "train.txt", "validation": "val.txt", "novel": "test.txt
 _LAYOUT = "cifar100/data/<class>/<image>.png and cifar100/splits/bertinetto/{train,val,test}.txt"
 
 
-def load_cifar_fs(request: LoadRequest) -> FewShotDataset:
+def find_cifar_fs(request: LoadRequest) -> Originals:
     """CIFAR-FS from ``cifar_fs.zip``, ``cifar100.zip`` or a folder ``cifar100``; three channels.
 
     Raises:
@@ -36,9 +35,8 @@ def load_cifar_fs(request: LoadRequest) -> FewShotDataset:
     missing = [name for name in wanted if name not in files]
     if missing:
         raise DataError(f"{tree.path} has no images of class {missing[0]!r}; expected {_LAYOUT}.")
-    bank = load_classes(tree, {name: files[name] for name in wanted}, "reading cifar_fs", request)
-    images = {split: bank.select(classes) for split, classes in splits.items()}
-    return make_dataset("cifar_fs", images, bank.skipped)
+    chosen = {split: {name: files[name] for name in classes} for split, classes in splits.items()}
+    return Originals("cifar_fs", tree, chosen)
 
 
 def _split_classes(tree: AbstractTree, members: Sequence[str], file: str) -> list[str]:

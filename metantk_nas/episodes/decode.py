@@ -12,11 +12,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from metantk_nas.episodes.dataset import Images, SkippedImage
 from metantk_nas.episodes.request import LoadRequest
-from metantk_nas.episodes.tree import AbstractTree
+from metantk_nas.episodes.source import AbstractSource
+from metantk_nas.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _GREY_MODES = {"1", "L", "LA", "La"}
-_UNREADABLE = (
+_ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 5 to 8 have width and height swapped
+_PNG_DEPTH = 24  # where a PNG file says how many bits a channel has
+UNREADABLE = (
     OSError,
     EOFError,
     SyntaxError,
@@ -38,9 +41,26 @@ class ImageBank:
     images: Mapping[str, Images]
     skipped: tuple[SkippedImage, ...]
 
-    def select(self, classes: Sequence[str]) -> dict[str, Images]:
-        """The images of some classes, in the order asked for."""
-        return {name: self.images[name] for name in classes}
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file is, before it is decoded.
+
+    Args:
+        width: in pixels, of the upright image.
+        height: in pixels, of the upright image.
+        grey: whether it has no colour.
+        alpha: whether parts of it may be transparent.
+        sixteen_bit: whether its channels have 16 bits.
+        rotated: whether its EXIF orientation says that it does not lie upright.
+    """
+
+    width: int
+    height: int
+    grey: bool
+    alpha: bool
+    sixteen_bit: bool
+    rotated: bool
 
 
 def is_image(name: str) -> bool:
@@ -49,12 +69,12 @@ def is_image(name: str) -> bool:
 
 
 def decode_classes(
-    tree: AbstractTree, files: Mapping[str, Sequence[str]], label: str, request: LoadRequest
+    source: AbstractSource, files: Mapping[str, Sequence[str]], label: str, request: LoadRequest
 ) -> ImageBank:
     """Decode the images of every class; all become colour as soon as one is.
 
     Args:
-        tree: where the files are.
+        source: where the files are.
         files: per class, the names of its image files.
         label: what progress is reported as.
         request: image size and progress.
@@ -64,7 +84,7 @@ def decode_classes(
     skipped: list[SkippedImage] = []
     for class_name, names in files.items():
         for name in names:
-            decoded = _decode_or_reason(tree, name, request.image_size)
+            decoded = _decode_or_reason(source, name, request.image_size)
             if isinstance(decoded, SkippedImage):
                 skipped.append(decoded)
             else:
@@ -96,6 +116,30 @@ def decode_image(content: bytes, image_size: int) -> Images:
     return np.asarray(plain).reshape(image_size, image_size, -1)
 
 
+def describe_image(content: bytes) -> ImageFacts:
+    """Say what one image file is, from its header.
+
+    Raises:
+        OSError and others: Pillow cannot read it.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        grey_numbers = image.mode.startswith("I")
+        return ImageFacts(
+            width=width,
+            height=height,
+            grey=grey_numbers or image.mode in _GREY_MODES,
+            alpha=_has_alpha(image),
+            sixteen_bit=grey_numbers or (image.format == "PNG" and content[_PNG_DEPTH] == 16),
+            rotated=orientation > 1,
+        )
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return bool({"A", "a"} & set(image.getbands())) or "transparency" in image.info
+
+
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """The image in mode L (grey) or RGB."""
     if image.mode in {"I", "F"} and image.format != "PNG":
@@ -103,18 +147,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.float64) / 257 + 0.5).astype(np.uint8))
     mode = "L" if image.mode in _GREY_MODES else "RGB"
-    if {"A", "a"} & set(image.getbands()) or "transparency" in image.info:
+    if _has_alpha(image):
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA"))
     return image.convert(mode)
 
 
-def _decode_or_reason(tree: AbstractTree, name: str, image_size: int) -> Images | SkippedImage:
+def _decode_or_reason(source: AbstractSource, name: str, image_size: int) -> Images | SkippedImage:
     try:
-        return decode_image(tree.read(name), image_size)
+        return decode_image(source.read(name), image_size)
+    except DataError:  # the whole source is broken, not this image
+        raise
     except UnidentifiedImageError:  # its own words name a place in memory
         return SkippedImage(name, "it is no image, or damaged at its beginning")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return SkippedImage(name, f"{type(error).__name__}: {error}")
 
 

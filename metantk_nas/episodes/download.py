@@ -44,10 +44,7 @@ def find_or_fetch(dataset: str, names: Sequence[str], remote: RemoteFile, reques
     Raises:
         DataError: nothing is there and it cannot be fetched.
     """
-    root = request.data_root or user_cache() / "data"
-    if request.data_root is not None and not root.is_dir():
-        raise DataError(f"data root {root} is not a directory; create it, or name the one that holds {dataset!r}.")
-    folders = [root / dataset, root] if request.data_root else [root / dataset]
+    folders = data_folders(dataset, request)
     for path in (folder / name for folder in folders for name in names):
         if path.exists():
             return path
@@ -56,6 +53,18 @@ def find_or_fetch(dataset: str, names: Sequence[str], remote: RemoteFile, reques
         raise DataError(_by_hand(f"{dataset}: none of {', '.join(names)} is in {folders[-1]}", remote, target))
     fetch(remote, target, request)
     return target
+
+
+def data_folders(dataset: str, request: LoadRequest) -> list[Path]:
+    """Where the originals of a data set may lie: in the data root's sub-directory of that name, or in the root itself.
+
+    Raises:
+        DataError: the data root is not a directory.
+    """
+    root = request.data_root or user_cache() / "data"
+    if request.data_root is not None and not root.is_dir():
+        raise DataError(f"data root {root} is not a directory; create it, or name the one that holds {dataset!r}.")
+    return [root / dataset, root] if request.data_root else [root / dataset]
 
 
 def fetch(remote: RemoteFile, target: Path, request: LoadRequest) -> None:

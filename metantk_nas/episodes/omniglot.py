@@ -1,15 +1,17 @@
 """Omniglot: handwritten characters of 50 alphabets, 20 drawings each (Lake et al., Science 2015, MIT licence)."""
 
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 
-from metantk_nas.episodes.cache import load_classes
-from metantk_nas.episodes.dataset import FewShotDataset, Images, make_dataset
-from metantk_nas.episodes.decode import ImageBank, is_image
+from metantk_nas.episodes.dataset import Images
+from metantk_nas.episodes.decode import is_image
 from metantk_nas.episodes.download import RemoteFile, find_or_fetch
+from metantk_nas.episodes.originals import Decoded, Originals
 from metantk_nas.episodes.request import LoadRequest
-from metantk_nas.episodes.tree import open_tree
+from metantk_nas.episodes.source import JoinedSource
+from metantk_nas.episodes.tree import AbstractTree, open_tree
 from metantk_nas.errors import DataError
 
 _SITE = "https://github.com/brendenlake/omniglot/raw/master/python/"
@@ -22,7 +24,7 @@ EVALUATION = RemoteFile(
 VALIDATION_ALPHABETS = ("Mkhedruli_(Georgian)", "N_Ko", "Ojibwe_(Canadian_Aboriginal_Syllabics)", "Sanskrit", "Tagalog")
 
 
-def load_omniglot(request: LoadRequest, *, rotations: bool = False) -> FewShotDataset:
+def find_omniglot(request: LoadRequest, *, rotations: bool = False) -> Originals:
     """Omniglot in its official split, ink = 1 on 0, one channel.
 
     Novel classes are the 659 characters of the evaluation alphabets. Validation classes are the 147 characters of
@@ -36,31 +38,38 @@ def load_omniglot(request: LoadRequest, *, rotations: bool = False) -> FewShotDa
     Raises:
         DataError: the archives are missing and cannot be fetched, or are damaged.
     """
-    background, evaluation = (_load_part(remote, request) for remote in (BACKGROUND, EVALUATION))
-    held_out = {name for name in background.images if name.split("/")[0] in VALIDATION_ALPHABETS}
-    base = background.select([name for name in background.images if name not in held_out])
-    return make_dataset(
-        "omniglot",
-        {
-            "base": base | _rotated(base) if rotations else base,
-            "validation": background.select(sorted(held_out)),
-            "novel": evaluation.images,
-        },
-        background.skipped + evaluation.skipped,
-    )
+    trees = [_open(remote, request) for remote in (BACKGROUND, EVALUATION)]
+    background, evaluation = map(_characters, trees)
+    held_out = {name for name in background if name.split("/")[0] in VALIDATION_ALPHABETS}
+    files = {
+        "base": {name: background[name] for name in background if name not in held_out},
+        "validation": {name: background[name] for name in sorted(held_out)},
+        "novel": evaluation,
+    }
+    return Originals("omniglot", JoinedSource(trees), files, finish=partial(_finish, rotations=rotations))
 
 
-def _load_part(remote: RemoteFile, request: LoadRequest) -> ImageBank:
-    """Images of one archive (or of the folder it unpacks to) by ``Alphabet/character``, inverted."""
-    folder = remote.name.removesuffix(".zip")
-    tree = open_tree(find_or_fetch("omniglot", [remote.name, folder], remote, request))
+def _open(remote: RemoteFile, request: LoadRequest) -> AbstractTree:
+    """One archive, or the folder it unpacks to."""
+    return open_tree(find_or_fetch("omniglot", [remote.name, remote.name.removesuffix(".zip")], remote, request))
+
+
+def _characters(tree: AbstractTree) -> dict[str, list[str]]:
+    """Files by ``Alphabet/character``, named as in the joined source."""
     files = defaultdict(list)
     for name in filter(is_image, tree.names()):
-        files["/".join(name.split("/")[-3:-1])].append(name)
+        files["/".join(name.split("/")[-3:-1])].append(f"{tree.path.name}/{name}")
     if not files:
-        raise DataError(f"{tree.path} holds no images; expected {folder}/<alphabet>/<character>/<drawing>.png.")
-    bank = load_classes(tree, files, f"reading omniglot {folder}", request)
-    return ImageBank({name: 255 - images for name, images in bank.images.items()}, bank.skipped)
+        raise DataError(f"{tree.path} holds no images; expected {tree.path.stem}/<alphabet>/<character>/<drawing>.png.")
+    return dict(files)
+
+
+def _finish(images: Decoded, *, rotations: bool) -> Decoded:
+    """Invert all images, and turn the base classes if that was asked for."""
+    inverted = {
+        split: {name: 255 - drawings for name, drawings in classes.items()} for split, classes in images.items()
+    }
+    return inverted | {"base": inverted["base"] | _rotated(inverted["base"])} if rotations else inverted
 
 
 def _rotated(classes: dict[str, Images]) -> dict[str, Images]:

@@ -1,40 +1,21 @@
 """Files below a folder or inside a zip archive, read the same way; nothing is ever unpacked to disk."""
 
-import hashlib
 import os
 import zipfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from metantk_nas.episodes.source import AbstractSource, files_signature
 from metantk_nas.errors import DataError
 
 
-class AbstractTree(ABC):
-    """A set of files, named by their path relative to the top, with ``/`` between the parts.
-
-    Args:
-        path: the folder or the archive.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class AbstractTree(AbstractSource):
+    """A set of files, named by their path relative to the top, with ``/`` between the parts."""
 
     @abstractmethod
     def names(self) -> list[str]:
         """Names of all files, sorted; hidden files and names that lead outside are left out."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Content of one file.
-
-        Raises:
-            OSError, zipfile.BadZipFile, zlib.error, RuntimeError: it cannot be read.
-        """
-
-    @abstractmethod
-    def signature(self) -> str:
-        """Changes when the files do: a hash of path, sizes and modification times."""
 
 
 class FolderTree(AbstractTree):
@@ -49,12 +30,12 @@ class FolderTree(AbstractTree):
         return sorted(name for name in self._files if _is_plain(name))
 
     def read(self, name: str) -> bytes:
-        """See :class:`AbstractTree`."""
+        """See :class:`AbstractSource`."""
         return self._files[name].read_bytes()
 
     def signature(self) -> str:
-        """See :class:`AbstractTree`."""
-        return _signature(self.path, {name: self._files[name] for name in self.names()})
+        """See :class:`AbstractSource`."""
+        return files_signature(self.path, {name: self._files[name] for name in self.names()})
 
 
 class ZipTree(AbstractTree):
@@ -79,12 +60,12 @@ class ZipTree(AbstractTree):
         return sorted({name for name in self._archive.namelist() if not name.endswith("/") and _is_plain(name)})
 
     def read(self, name: str) -> bytes:
-        """See :class:`AbstractTree`."""
+        """See :class:`AbstractSource`."""
         return self._archive.read(name)
 
     def signature(self) -> str:
-        """See :class:`AbstractTree`."""
-        return _signature(self.path, {"": self.path})
+        """See :class:`AbstractSource`."""
+        return files_signature(self.path, {"": self.path})
 
 
 def open_tree(path: Path) -> AbstractTree:
@@ -123,11 +104,3 @@ def _is_plain(name: str) -> bool:
         and ":" not in parts[0]
         and not any(part in {"", "__MACOSX"} or part.startswith(".") for part in parts)
     )
-
-
-def _signature(path: Path, files: dict[str, Path]) -> str:
-    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=16)
-    for name, file in files.items():
-        facts = file.stat()
-        digest.update(f"{name}/{facts.st_size}/{facts.st_mtime_ns}".encode())
-    return digest.hexdigest()

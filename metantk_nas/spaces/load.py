@@ -51,12 +51,17 @@ def _parse(content: bytes, file_name: str) -> Space:
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or absurdly nested
         raise SpaceError(f"{file_name} is not valid TOML: {error}.") from error
     try:
-        return _build(document)
+        return build_space(document)
     except SpaceError as error:
         raise SpaceError(f"{file_name}: {error}") from error
 
 
-def _build(document: Mapping[str, object]) -> Space:
+def build_space(document: Mapping[str, object]) -> Space:
+    """Build the space that a parsed TOML or JSON document describes.
+
+    Raises:
+        SpaceError: a key is missing, unknown or of the wrong type, or a value is impossible.
+    """
     values = {"description": "", "source": "", **_read("space", document, TOP, optional=("description", "source"))}
     cell = _read("[cell]", values.pop("cell"), CELL)
     skeleton = _read("[skeleton]", values.pop("skeleton"), SKELETON, optional=("stem_multiplier", "final_norm"))

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from metantk_nas.bench import official
-from metantk_nas.bench.official import is_official, official_table, safe_load
+from metantk_nas.bench.official import is_official, official_table
 from metantk_nas.errors import UsageError
+from metantk_nas.safe_pickle import safe_load
 
 INDICES = (0, 11, 284)
 

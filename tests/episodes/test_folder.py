@@ -84,6 +84,34 @@ def test_text_files_choose_the_split(tmp_path: Path, names: tuple[str, str, str]
     }
 
 
+TABLE = b"filename,label\nclass00/image0.png,a\nclass01/image0.png,b\nclass01/image1.png,a\n"
+
+
+@pytest.mark.parametrize("names", [("base", "validation", "novel"), ("train", "val", "test")])
+@pytest.mark.parametrize("prefix", ["", "wrapped/"])
+def test_tables_choose_classes_and_split(tmp_path: Path, names: tuple[str, str, str], prefix: str) -> None:
+    files = {f"{prefix}images/{name}": content for name, content in class_files(3, 2).items()}
+    files |= {
+        f"{prefix}{names[0]}.csv": TABLE,
+        f"{prefix}{names[2]}.csv": b"\xef\xbb\xbffilename,label\r\nclass02/image0.png,c",
+    }
+    dataset = load_dataset(str(write_folder(tmp_path, files)), image_size=4)
+    assert classes(dataset) == {"base": ("a", "b"), "validation": (), "novel": ("c",)}
+    assert [len(images) for images in dataset.base.images] == [2, 1]
+
+
+def test_tables_of_something_else_are_no_splits(tmp_path: Path) -> None:
+    other = {"train.csv": b"id,breed\n1,pug\n", "test.csv": b"", "val.csv": b'filename,label\n"' + b"x" * 200_000}
+    dataset = load_dataset(str(write_folder(tmp_path, class_files(3, 1) | other)), image_size=4)
+    assert classes(dataset)["base"] == ("class00", "class01", "class02")
+
+
+def test_a_file_that_a_table_names_in_vain_is_named(tmp_path: Path) -> None:
+    files = class_files(2, 1) | {"train.csv": TABLE}
+    with pytest.raises(DataError, match=r"train.csv names the file 'class01/image1.png', .* \(1 of its 3 files"):
+        load_dataset(str(write_folder(tmp_path, files)), image_size=4)
+
+
 def test_directories_choose_the_split(tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     for part, start in (("train", 0), ("val", 3), ("test", 5)):

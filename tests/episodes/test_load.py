@@ -1,7 +1,10 @@
+import builtins
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from metantk_nas.episodes.hugging_face import read_reference
 from metantk_nas.episodes.load import available_datasets, load_dataset
 from metantk_nas.errors import DataError
 from tests.episodes.images import class_files, write_folder
@@ -9,7 +12,8 @@ from tests.episodes.images import class_files, write_folder
 
 def test_every_data_set_is_described() -> None:
     infos = available_datasets()
-    assert list(infos) == ["glyphs", "omniglot", "cifar_fs", "folder"]
+    own_copies = ["fc100", "mini_imagenet", "tiered_imagenet", "cub"]
+    assert list(infos) == ["glyphs", "omniglot", "cifar_fs", *own_copies, "folder", "hf"]
     for name, info in infos.items():
         assert info.name == name
         assert info.description
@@ -72,3 +76,21 @@ def test_a_data_root_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_by_default_images_are_cached_in_the_users_cache(tmp_path: Path, user_cache_of_the_test: Path) -> None:
     load_dataset(str(write_folder(tmp_path / "own", class_files(2))), image_size=8)
     assert [path.suffix for path in (user_cache_of_the_test / "images").iterdir()] == [".npz"]
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **more: Any) -> Any:
+        if name.partition(".")[0] == "datasets":
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DataError, match=r"hf:mnist needs the package datasets, .* pip install 'metantk-nas\[hf\]'"):
+        load_dataset("hf:mnist", image_size=4)
+
+
+def test_a_reference_is_read() -> None:
+    assert read_reference("hf:a/b") == {"name": "a/b"}
+    assert read_reference("hf:a, label = c") == {"name": "a", "label": "c"}

@@ -6,8 +6,8 @@ from sklearn.kernel_ridge import KernelRidge
 
 from metantk_nas.errors import UsageError
 from metantk_nas.learners.base import MetaModel, meta_parameters, outputs
-from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.features import INITIAL_SCALE
+from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.kernel import Kernel
 from metantk_nas.learners.tangent import tangent_rows
 from tests.contracts.learner import N_WAY, LearnerContract, episodes, in_double, make_model, predict

@@ -1,0 +1,1 @@
+"""A found network in forms that others can use: Python source, PyTorch program, ONNX, JSON, text and drawings."""
