@@ -90,6 +90,15 @@ def test_an_error_in_a_worker_is_the_same_error_here():
     assert no_child_lives()
 
 
+@pytest.fixture
+def _interrupts_are_heard():
+    """Background jobs of a shell ignore Ctrl-C, and so would all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_are_heard")
 def test_ctrl_c_ends_the_workers_with_the_search(tmp_path):
     run = tmp_path / "run"
     process = subprocess.Popen(
