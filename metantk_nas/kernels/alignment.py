@@ -11,7 +11,7 @@ def kernel_alignment(theta: Tensor, layout: EpisodeLayout, support_labels: Tenso
 
     ``⟨K_c, L_c⟩ / (‖K_c‖ ‖L_c‖)`` with ``K_c = H K H``, ``H = I − 1 1ᵀ/n``, over the n support and query rows of an
     episode; ``L`` is 1 where two rows share a label (Cortes, Mohri & Rostamizadeh, JMLR 2012, arXiv 1203.0550,
-    definition 4). At most 1; 0 for a kernel that knows nothing of the labels.
+    section 2). At most 1; 0 for a kernel that knows nothing of the labels.
 
     Args:
         theta: kernel over query rows then support rows, ``[…, row, row]``.
