@@ -7,7 +7,6 @@ layer's input and output gradient, one convolution whose groups are the candidat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,12 @@ from torch.nn.grad import conv2d_weight
 from torch.utils.hooks import RemovableHandle
 
 from metantk_nas.kernels.precision import exact_float32
+from metantk_nas.networks.build import build_shared
+from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.findings import findings, spread
-from metantk_nas.scorers.setup import ScoredNetwork, ScoringSetup
+from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
@@ -30,7 +31,7 @@ ABDELFATTAH = "Abdelfattah et al., ICLR 2021, arXiv 2101.08134"
 
 
 def run_with_gradients(
-    network: ScoredNetwork,
+    network: CellNetwork,
     architectures: Sequence[Architecture],
     images: Tensor,
     target: Callable[[Tensor], Tensor],
@@ -48,7 +49,7 @@ def run_with_gradients(
     Returns:
         Logits ``[candidate, row, output]``.
     """
-    chunk: Any = network.route(architectures, images.device)
+    chunk = route(network.space, architectures, images.device)
     users = dict(network.users(chunk))
     everybody = torch.arange(len(architectures), device=images.device)
 
@@ -193,9 +194,16 @@ class SynFlowScorer(AbstractScorer):
         run_with_gradients(self._network(repeat), architectures, ones, Tensor.sum, receive)
         return findings({"synflow": flow.log()}, flow)
 
-    def _absolute_network(self, repeat: int) -> ScoredNetwork:
+    def _absolute_network(self, repeat: int) -> CellNetwork:
         """Build the repeat's network with |W|, in float64, without normalisation."""
-        network = self._setup.build(child_seed(self._setup.seed, "repeat", repeat), norm="none").double()
+        network = build_shared(
+            self._setup.space,
+            n_outputs=self._setup.kernel.n_way,
+            in_channels=self._setup.dataset.n_channels,
+            seed=child_seed(self._setup.seed, "repeat", repeat),
+            norm="none",
+            device=self._setup.device,
+        ).double()
         for parameter in network.parameters():
             parameter.data.abs_()
         return network

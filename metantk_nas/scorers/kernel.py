@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from metantk_nas.kernels.alignment import kernel_alignment
 from metantk_nas.kernels.gram import Grams, layerwise_grams
 from metantk_nas.kernels.metantk import adaptation_loss, metantk
 from metantk_nas.kernels.spectrum import Spectra, spectra
+from metantk_nas.networks.network import route
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.spaces.subspace import Architecture
@@ -86,7 +86,7 @@ class KernelScorer(AbstractScorer):
     def grams(self, architectures: Sequence[Architecture], repeat: int) -> Grams:
         """Gram matrices of a chunk on one repeat's rows."""
         network = self._setup.network(repeat)
-        chunk: Any = network.route(architectures, self._setup.device)
+        chunk = route(self._setup.space, architectures, self._setup.device)
         return layerwise_grams(
             network,
             lambda images: network(images, chunk),
