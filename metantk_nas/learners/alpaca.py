@@ -48,10 +48,10 @@ class Alpaca(AbstractLearner):
     ``y = Kᵀ φ(x) + ε`` with noise ``ε ~ N(0, σ²)`` and the prior ``K ~ N(K̄₀, σ² Λ₀⁻¹)`` on a linear head. The
     posterior has precision ``Λ = ΦᵀΦ + Λ₀`` and mean ``Λ⁻¹(ΦᵀY + Λ₀ K̄₀)``; a query row is predicted with variance
     ``σ² (1 + φᵀΛ⁻¹φ)``. The outer loop minimises the negative log density of the query targets in the features, K̄₀
-    (the network's head), Λ₀ and σ.
+    (the network's head), Λ₀ and σ, which the paper gives.
 
     Labels are regressed on as one-hot vectors. Among those the log density differs by the mean over the variance
-    alone, which are thus the logits, and its negative is a cross-entropy.
+    alone, which are thus the logits; the loss is the negative log density of the right one among them, a cross-entropy.
 
     It is computed with the kernel ``φᵀ Λ₀⁻¹ φ'`` of size support × support. What is learnt is L in ``Λ₀⁻¹ = L Lᵀ``,
     where the paper learns a factor of Λ₀. Features are followed by a 1 for the bias, and measured in units of the

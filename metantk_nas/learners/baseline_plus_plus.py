@@ -31,7 +31,7 @@ class BaselinePlusPlus(AbstractLearner):
     The network learns to tell all base classes apart by ``γ cos(φ(x), w_k)``. For an episode, a new cosine head is
     fitted to the frozen features of the support set. The paper draws that head at random and takes 100 steps on
     random batches of 4; here it starts from the class means and steps see the whole support set, so that equal
-    support sets give equal predictions.
+    support sets give equal predictions. The outer loop is that of `Rfs`; the paper's is Adam at a rate of 1e-3.
 
     Args:
         scale: γ; the paper has 2 for up to 200 base classes, and 10 for more.

@@ -31,7 +31,7 @@ class MatchingNet(AbstractFeatureLearner):
 
     With full-context embeddings (its appendix A) g reads the support set with a bidirectional LSTM, one image after
     the other, so predictions depend on the order of the support images; f looks at g for some steps of an LSTM with
-    attention. They are as wide as the features and start alike in every run.
+    attention, from h₀ = the feature on. They are as wide as the features and start alike in every run.
 
     Args:
         full_context: embed images in the context of the support set.

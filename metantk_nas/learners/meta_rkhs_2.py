@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
+import torch
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.functional import mse_loss
@@ -90,10 +91,17 @@ class MetaRkhs2(AbstractLearner):
 
 def linearised(model: MetaModel, parameters: Parameters, direction: Parameters, images: Tensor) -> Tensor:
     """``f_θ(x) + ∂f_θ(x) · direction``: logits of the network made linear in its weights, ``[row, n_way]``."""
+    rows = _channels_first(images)
 
     def logits_of(own: Parameters) -> Tensor:
-        return outputs(model, own, images).logits
+        return outputs(model, own, rows).logits
 
-    logits, change = jvp(logits_of, (weights(parameters),), (dict(direction),))  # type: ignore[misc]  # without aux two
+    own = {name: _channels_first(value) for name, value in weights(parameters).items()}
+    logits, change = jvp(logits_of, (own,), (dict(direction),))  # type: ignore[misc]  # without aux two
     moved: Tensor = logits + change
     return moved
+
+
+def _channels_first(value: Tensor) -> Tensor:
+    """The same numbers in PyTorch's default layout: in any other its group normalisation has no forward derivative."""
+    return value.clone(memory_format=torch.contiguous_format)

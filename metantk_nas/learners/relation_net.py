@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss
 
 from metantk_nas.learners.base import MetaModel, Parameters, one_hot
-from metantk_nas.learners.features import INITIAL_SCALE, AbstractFeatureLearner, Head
+from metantk_nas.learners.features import INITIAL_SCALE, AbstractFeatureLearner, Head, same_start
 from metantk_nas.learners.protonet import class_means, mean_squared_distance
-from metantk_nas.rng import child_seed
 
 
 def relation_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,7 +24,8 @@ class RelationNet(AbstractFeatureLearner):
     """Relation network (Sung et al., CVPR 2018, arXiv 1711.06025).
 
     A relation module scores the pair of a class and a query, their features side by side. The paper's module
-    convolves feature maps; networks here give pooled vectors, so it is a perceptron of one hidden layer. It starts as
+    convolves feature maps; networks here give one vector an image, so it is a perceptron of one hidden layer,
+    ``r = σ(vᵀ relu(U [c_k; φ(x)] + u) + v₀)``, trained on the squared error of r (equation 2). It starts as
     random projections of the difference of the two features, a distance, from where it learns far sooner than from
     anywhere; alike in every run. A class is the mean of its support features, where the paper has their sum, which
     would depend on the number of shots, and features are measured in units of the root mean squared distance between
@@ -42,9 +42,9 @@ class RelationNet(AbstractFeatureLearner):
     def make_model(self, network: nn.Module) -> MetaModel:
         """Features and the relation module are meta-learned."""
         width: Any = network.n_features
-        compare, score = nn.Linear(2 * width, self.hidden), nn.Linear(self.hidden, 1)
-        generator = torch.Generator().manual_seed(child_seed(0, "relation_net", "start"))
-        ways = torch.randn(self.hidden // 2, width, generator=generator)
+        with same_start("relation_net"):
+            compare, score = nn.Linear(2 * width, self.hidden), nn.Linear(self.hidden, 1)
+            ways = torch.randn(self.hidden // 2, width)
         with torch.no_grad():
             compare.weight.copy_(torch.cat([torch.cat([ways, -ways]), torch.cat([-ways, ways])], dim=1))
             compare.bias.zero_()

@@ -23,6 +23,7 @@ from metantk_nas.learners.trainer import TrainSettings, train
 from metantk_nas.networks.build import resize
 from metantk_nas.networks.conv4 import Conv4
 from metantk_nas.networks.init import initialise
+from metantk_nas.networks.norms import NormKind
 from metantk_nas.rng import numpy_generator
 from metantk_nas.spaces.load import load_space
 
@@ -52,10 +53,12 @@ def patterns(n_channels: int = 1) -> FewShotDataset:
     )
 
 
-def make_model(learner: AbstractLearner, *, n_channels: int = 1, width: int = 16, seed: int = 0) -> MetaModel:
-    """A narrow Conv-4 for `patterns`."""
+def make_model(
+    learner: AbstractLearner, *, n_channels: int = 1, width: int = 16, seed: int = 0, norm: NormKind | None = None
+) -> MetaModel:
+    """A narrow Conv-4 for `patterns`, with the learner's normalisation or another."""
     n_logits = n_outputs(learner, n_way=N_WAY, n_base_classes=len(patterns(n_channels).base.classes))
-    network = Conv4(n_channels, n_logits, width=width, image_size=IMAGE_SIZE, norm=learner.norm)
+    network = Conv4(n_channels, n_logits, width=width, image_size=IMAGE_SIZE, norm=norm or learner.norm)
     initialise(network, seed, kaiming_head=False)
     return learner.make_model(network)
 
@@ -114,39 +117,41 @@ class LearnerContract:
         return model, train(self.learner, model, source(self.learner), episodes("validation"), run)
 
     def test_it_learns(self) -> None:
-        model, curve = self.trained()
+        model, curve = self.trained(validate_every=self.n_train // 4)
         assert curve[-1].train_loss < curve[0].train_loss
         found, untrained = (
-            evaluate(bind(self.learner, some.eval()), episodes("novel"), 60)
-            for some in (model, make_model(self.learner))
+            evaluate(bind(self.learner, some.eval()), episodes("novel"), n_episodes)
+            for some, n_episodes in ((model, 60), (make_model(self.learner), 20))
         )
         assert found.mean - found.ci95 > max(untrained.mean, self.least_accuracy)
 
     def test_the_same_seed_gives_the_same_weights(self) -> None:
-        states = [self.trained(train_budget=12)[0].state_dict() for _ in range(2)]
+        states = [self.trained(train_budget=8)[0].state_dict() for _ in range(2)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
-    @pytest.mark.parametrize("crash_after", [5, 9])
-    def test_an_interrupted_run_ends_with_the_same_weights(self, crash_after: int, tmp_path: Path) -> None:
+    def test_a_run_that_is_interrupted_twice_ends_with_the_same_weights(self, tmp_path: Path) -> None:
         undisturbed, curve = self.trained(train_budget=16, validate_every=4, schedule="cosine")
         settings = self.train_settings(train_budget=16, validate_every=4, schedule="cosine")
-
-        def crash(progress: Any) -> None:
-            if progress.episode >= crash_after:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            train(
-                self.learner, make_model(self.learner), source(self.learner), episodes("validation"), settings,
-                directory=tmp_path, on_step=crash,
-            )  # fmt: skip
         seen: list[int] = []
-        model = make_model(self.learner)
-        resumed = train(
-            self.learner, model, source(self.learner), episodes("validation"), settings,
-            directory=tmp_path, on_step=lambda progress: seen.append(progress.episode),
-        )  # fmt: skip
-        assert seen[0] > 4
+
+        def run(crash_after: float) -> tuple[MetaModel, list[Any]]:
+            def watch(progress: Any) -> None:
+                seen.append(progress.episode)
+                if progress.episode >= crash_after:
+                    raise KeyboardInterrupt
+
+            model = make_model(self.learner)
+            validation = episodes("validation")
+            return model, train(
+                self.learner, model, source(self.learner), validation, settings, directory=tmp_path, on_step=watch
+            )
+
+        for crash_after in (5, 9):
+            with pytest.raises(KeyboardInterrupt):
+                run(crash_after)
+        n_before = len(seen)
+        model, resumed = run(np.inf)
+        assert seen[n_before] > 8
         assert [point.train_loss for point in resumed] == [point.train_loss for point in curve]
         assert [point.validation_accuracy for point in resumed] == [point.validation_accuracy for point in curve]
         for name, value in undisturbed.state_dict().items():
@@ -215,6 +220,24 @@ class LearnerContract:
         assert found.gradients.keys() == parameters.keys()
         silent = {name for name, value in found.gradients.items() if not value.any()}
         assert all(name.startswith("network.blocks") and name.endswith("0.bias") for name in silent)
+
+    def test_episodes_run_together_as_one_by_one(self) -> None:
+        """Under vmap, and with the statistics of each batch: running ones depend on the episodes before."""
+        learner = self.learner
+        norm: NormKind = "batch_stats" if learner.norm == "batch" else learner.norm
+        model = make_model(learner, width=4, norm=norm)
+        torch.nn.init.normal_(model.network.head.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+        batch = [in_double(model, source(learner)(index))[1] for index in range(3)]
+        model = model.double().train()
+        loop, together = (
+            meta_gradients(learner, model, meta_parameters(learner, model), batch, vectorise=vectorise)
+            for vectorise in (False, True)
+        )
+        for found, expected in zip(together[1:], loop[1:], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        largest = max(float(value.abs().max()) for value in loop.gradients.values())
+        for name, expected in loop.gradients.items():
+            torch.testing.assert_close(together.gradients[name], expected, rtol=1e-5, atol=1e-5 * largest)
 
     def test_it_trains_a_searched_cell(self) -> None:
         learner = self.learner

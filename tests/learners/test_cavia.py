@@ -13,7 +13,7 @@ class TestCavia(LearnerContract):
     """Slower than the others: one vector must say which of five outputs stands for which class."""
 
     name = "cavia"
-    n_train = 240
+    n_train = 160
     least_accuracy = 0.4
 
 

@@ -15,6 +15,7 @@ from tests.contracts.learner import LearnerContract
 class TestImaml(LearnerContract):
     name = "imaml"
     settings = {"inner_steps": 4, "inner_steps_test": 4, "cg_steps": 2}  # noqa: RUF012 (a constant of the test)
+    n_train = 60
 
 
 class LinearModel(nn.Module):

@@ -15,6 +15,7 @@ from tests.contracts.learner import LearnerContract
 
 class TestReptile(LearnerContract):
     name = "reptile"
+    settings = {"inner_steps": 3, "inner_steps_test": 5}  # noqa: RUF012 (a constant of the test)
 
 
 def trained_by_torch(model: MetaModel, optimiser: torch.optim.Optimizer, episode: Episode, steps: int) -> None:

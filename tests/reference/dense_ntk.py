@@ -36,6 +36,13 @@ def dense_ntk(
     return total
 
 
+def dense_jacobian(network: nn.Module, rows: Tensor) -> Array:
+    """J ``[row · output, weight]``: every output of every row in all weights, biases and normalisation included."""
+    parameters = list(network.parameters())
+    n_outputs = network(rows[:1]).shape[1]
+    return np.stack([_gradient(network(row[None])[0, k], parameters) for row in rows for k in range(n_outputs)])
+
+
 def _gradient(output: Tensor, parameters: list[Tensor]) -> Array:
     grads = torch.autograd.grad(output, parameters, allow_unused=True, materialize_grads=True)
     return np.concatenate([grad.flatten().double().numpy() for grad in grads])

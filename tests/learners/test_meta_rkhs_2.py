@@ -1,0 +1,121 @@
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from metantk_nas.episodes.episode import Episode
+from metantk_nas.episodes.sine import SineWaves
+from metantk_nas.learners.base import AbstractLearner, MetaModel
+from metantk_nas.learners.meta_rkhs_2 import MetaRkhs2
+from metantk_nas.networks.mlp import Mlp
+from tests.contracts.gradients import check_meta_gradient, smooth_case
+from tests.contracts.learner import LearnerContract, in_double, predict
+from tests.reference.dense_ntk import dense_jacobian, dense_ntk
+
+Array = NDArray[np.float64]
+
+
+class TestMetaRkhs2(LearnerContract):
+    name = "meta_rkhs_2"
+
+
+class Linearised(NamedTuple):
+    """A network as the method sees it: Jacobians of support and query logits, end to end, and logits before."""
+
+    support: Array
+    query: Array
+    residual: Array
+    before: Array
+
+    @property
+    def unit(self) -> float:
+        return float((self.support**2).sum(1).mean())
+
+    @property
+    def eigenvalues(self) -> Array:
+        """Of H(S, S), in units of its mean diagonal."""
+        return np.linalg.eigvalsh(self.support @ self.support.T / self.unit)
+
+
+def case(learner: AbstractLearner) -> tuple[MetaModel, Episode, Linearised]:
+    """A small Conv-4 with a head that is no longer at zero, and its dense Jacobian, one backward pass a logit."""
+    model, episode = smooth_case(learner, width=8)
+    torch.nn.init.normal_(model.network.head.weight, generator=torch.Generator().manual_seed(0))
+    jacobians = (dense_jacobian(model.network, x) for x in (episode.support_images, episode.query_images))
+    with torch.no_grad():
+        support, query = (model(x).logits for x in (episode.support_images, episode.query_images))
+    residual = torch.eye(5)[episode.support_labels] - support
+    return model, episode, Linearised(*jacobians, residual.numpy().ravel(), query.numpy().ravel())
+
+
+def kernel_regression(dense: Linearised) -> torch.Tensor:
+    """``f(x) + H(x, S) H(S, S)⁻¹ (Y − f(S))``."""
+    coefficients = np.linalg.solve(dense.support @ dense.support.T, dense.residual)
+    return torch.from_numpy(dense.before + dense.query @ (dense.support.T @ coefficients)).reshape(-1, 5)
+
+
+def gradient_flow(dense: Linearised, time: float, n_steps: int) -> torch.Tensor:
+    """Move the weights of the linearised network down the squared error, by the classic Runge–Kutta method."""
+    step, weights = time / n_steps, np.zeros(dense.support.shape[1])
+
+    def velocity(weights: Array) -> Array:
+        return dense.support.T @ (dense.residual - dense.support @ weights) / dense.unit
+
+    for _ in range(n_steps):
+        first = velocity(weights)
+        second = velocity(weights + step / 2 * first)
+        third = velocity(weights + step / 2 * second)
+        fourth = velocity(weights + step * third)
+        weights = weights + step / 6 * (first + 2 * second + 2 * third + fourth)
+    return torch.from_numpy(dense.before + dense.query @ weights).reshape(-1, 5)
+
+
+def test_at_infinite_time_it_is_kernel_regression_of_the_residual() -> None:
+    learner = MetaRkhs2(inner_time=math.inf, inner_reg=0.0)
+    model, episode, dense = case(learner)
+    assert dense.eigenvalues[0] > 1e-3  # so that the inverse, and the limits below, mean something
+    expected = kernel_regression(dense)
+    torch.testing.assert_close(predict(learner, model, episode), expected, rtol=1e-7, atol=1e-7)
+    late = predict(MetaRkhs2(inner_time=30 / dense.eigenvalues[0]), model, episode)
+    torch.testing.assert_close(late, expected, rtol=1e-7, atol=1e-7)
+    ridges = [predict(MetaRkhs2(inner_time=math.inf, inner_reg=reg), model, episode) for reg in (1e-2, 1e-5, 1e-8)]
+    errors = [float((found - expected).abs().max()) for found in ridges]
+    assert errors[0] > 1e-3
+    assert errors[0] > 100 * errors[1] > 10_000 * errors[2]
+
+
+@pytest.mark.parametrize("time", [0.3, 3.0, 10.0])
+def test_at_finite_time_it_is_gradient_flow_of_the_linearised_network(time: float) -> None:
+    learner = MetaRkhs2(inner_time=time)
+    model, episode, dense = case(learner)
+    expected = gradient_flow(dense, time, n_steps=1000)
+    torch.testing.assert_close(predict(learner, model, episode), expected, rtol=1e-7, atol=1e-7)
+    assert not torch.allclose(expected, kernel_regression(dense), atol=1e-3)
+
+
+def test_no_time_is_no_adaptation() -> None:
+    learner = MetaRkhs2(inner_time=0.0)
+    model, episode, dense = case(learner)
+    torch.testing.assert_close(predict(learner, model, episode), torch.from_numpy(dense.before).reshape(-1, 5))
+
+
+def test_one_output_is_regressed_on_with_the_plain_ntk() -> None:
+    torch.manual_seed(0)
+    learner = MetaRkhs2(inner_time=math.inf, inner_reg=0.1)
+    model, episode = in_double(MetaModel(Mlp()), SineWaves("novel", 4, 6, seed=0)(0))
+    rows = torch.cat([episode.support_images, episode.query_images])
+    ntk = dense_ntk(model.network, rows, biases=True)
+    before = model(rows).logits.detach().numpy()
+    k_ss, k_qs = ntk[:4, :4], ntk[4:, :4]
+    ridged = k_ss + 0.1 * np.diag(k_ss).mean() * np.eye(4)
+    expected = before[4:] + k_qs @ np.linalg.solve(ridged, episode.support_labels.numpy() - before[:4])
+    torch.testing.assert_close(predict(learner, model, episode), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("learner", [MetaRkhs2(), MetaRkhs2(inner_time=math.inf, inner_reg=0.1)])
+def test_the_outer_gradient_flows_through_the_closed_form(learner: MetaRkhs2) -> None:
+    model, episode, _ = case(learner)
+    check_meta_gradient(learner, model, episode)
