@@ -20,8 +20,8 @@ from metantk_nas.bench.agreement import STATISTICS, Array, Estimate, Yardstick, 
 from metantk_nas.bench.truth import ARCH_COLUMNS, Names, Truth, Unit, identify, read_csv
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.networks.cost import CostModel
-from metantk_nas.report.correlation import Findings, draw_findings, fixed, render_findings, score_label
-from metantk_nas.report.words import metric_name
+from metantk_nas.report.correlation import Findings, draw_findings, render_findings, score_label
+from metantk_nas.report.words import fixed, metric_name
 from metantk_nas.results import Ranking, write_text
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.registry import METRICS

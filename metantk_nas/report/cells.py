@@ -115,7 +115,7 @@ def draw_cell(cell: Cell, *, n_inputs: int, output: str = "concat", title: str =
 def _layout(cell: Cell, n_inputs: int, output: str) -> _Layout:
     """Place nodes and edges: columns by depth, order by crossings, heights by neighbours."""
     depths = _depths(cell, n_inputs)
-    names = [_input_name(index, n_inputs) for index in range(n_inputs)]
+    names = [input_name(index, n_inputs) for index in range(n_inputs)]
     names += [str(index) for index in range(n_inputs, len(depths))]
     if output == "concat":
         depths.append(max(depths) + 1)
@@ -148,7 +148,8 @@ def _depths(cell: Cell, n_inputs: int) -> list[int]:
     return depths
 
 
-def _input_name(index: int, n_inputs: int) -> str:
+def input_name(index: int, n_inputs: int) -> str:
+    """What a cell's own input is called: ``c_k-2`` is the cell before the last."""
     return "in" if n_inputs == 1 else f"c_k-{n_inputs - index}"
 
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from metantk_nas.report.html import make_environment
 from metantk_nas.report.plots import DARK, LIGHT, Plot, Theme, make_figure, plain, set_scale, to_png
-from metantk_nas.report.words import MISSING, metric_name
+from metantk_nas.report.words import fixed, metric_name
 
 MAX_BARS = 40
 STATISTIC_NOTES = {  # column: (heading, meaning); {k} is the size of the head
@@ -111,11 +111,6 @@ def render_findings(findings: Findings, plots: Sequence[Plot]) -> str:
         .get_template("correlation.html.j2")
         .render(findings=findings, rows=rows, notes=notes, plots=plots, score_label=score_label, fixed=fixed)
     )
-
-
-def fixed(value: float) -> str:
-    """Statistic with three decimals; a dash for NaN."""
-    return MISSING if np.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
 def score_label(name: str, higher_is_better: bool) -> str:

@@ -1,26 +1,42 @@
 """Write ``report.html``: one self-contained page about a run, readable offline, in light, dark and print."""
 
+import math
 from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from shlex import join
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from metantk_nas.errors import GenotypeError, RunError, UsageError
 from metantk_nas.report.cells import FAMILIES, draw_cell, op_family, op_label
 from metantk_nas.report.plots import Plot, Tables, draw_plots
-from metantk_nas.report.words import count, duration, flatten, metric_name, metric_note, number, percent, rank_rule
+from metantk_nas.report.trajectory import PRUNING_COLUMNS, read_trajectory
+from metantk_nas.report.words import (
+    count,
+    duration,
+    fixed,
+    flatten,
+    metric_name,
+    metric_note,
+    number,
+    percent,
+    rank_rule,
+)
 from metantk_nas.results import SCREENED_OUT, Ranking, read_json, write_text
 from metantk_nas.spaces.space import Space
 
-HEAD = 20  # candidates in the table and drawn
+HEAD = 20  # candidates that are drawn, and that the table shows at first
+LISTED = 500  # candidates in the table
 MAX_REASONS, MAX_EXAMPLES = 5, 3  # for each status
 EVALUATION_COLUMNS = ("rank", "arch", "learner", "n_way", "n_shot", "n_episodes", "accuracy", "ci95")
 NUMBERS = r"\d[\d.,]*(e[-+]?\d+)?"
-FIXED_COLUMNS = {"rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high", "params", "macs", "seed"}
+COSTS = ("params", "macs", "latency_ms")
+FIXED_COLUMNS = {"rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high", "seed", "pareto", *COSTS}
 Row = dict[str, Any]
 
 
@@ -29,7 +45,7 @@ def write_report(run_dir: Path, space: Space) -> Path:
 
     Args:
         run_dir: holds ``ranking.csv`` and ``manifest.json``, and ``evaluation.csv`` and ``curves/*.csv`` if any
-            architecture was trained.
+            architecture was trained, and ``pruning.csv`` if the search pruned.
         space: the space that the architectures belong to, to draw their cells.
 
     Returns:
@@ -40,7 +56,7 @@ def write_report(run_dir: Path, space: Space) -> Path:
         UsageError: the report cannot be written.
     """
     manifest = read_json(run_dir / "manifest.json")
-    tables = _read_tables(run_dir)
+    tables = read_tables(run_dir)
     plots = draw_plots(tables)
     _save(plots, run_dir / "plots")
     report = run_dir / "report.html"
@@ -58,9 +74,11 @@ def render(name: str, tables: Tables, manifest: Mapping[str, Any], space: Space,
         space: the space that the architectures belong to.
         plots: what ``draw_plots`` made of ``tables``.
     """
-    head = _records(Ranking(tables.ranking).top(HEAD).frame)
-    winners = _records(tables.evaluation.sort_values("accuracy", ascending=False)) if len(tables.evaluation) else []
-    metrics = _metric_columns(tables.ranking, manifest)
+    distinct = Ranking(tables.ranking).top(max(1, len(tables.ranking))).frame
+    listed = records(distinct.head(LISTED))
+    head = listed[:HEAD]
+    winners = records(tables.evaluation.sort_values("accuracy", ascending=False)) if len(tables.evaluation) else []
+    columns = _shown_columns(tables.ranking, manifest)
     cards = _cards(head, winners, space)
     return (
         make_environment()
@@ -69,46 +87,69 @@ def render(name: str, tables: Tables, manifest: Mapping[str, Any], space: Space,
             name=name,
             summary=_summary(tables, manifest, space),
             head=head,
+            listed=listed,
+            n_distinct=len(distinct),
             winners=winners,
-            metrics=metrics,
-            others=_other_columns(tables.ranking, metrics),
+            columns=columns,
+            others=_other_columns(tables.ranking, columns),
             notes={column: metric_note(column, manifest) for column in [*tables.ranking.columns, "accuracy"]},
             cards=cards,
             anchors={card["arch"]: f"arch-{place}" for place, card in enumerate(cards, start=1)},
             legend=[(op, op_label(op), op_family(op)) for op in space.ops],
             families={family: colour for family, (_, colour) in FAMILIES.items()},
             plots=plots,
+            pruning=None if tables.pruning.empty else read_trajectory(tables.pruning, space.n_inputs),
             n_candidates=len(tables.ranking),
             n_trained=len(set(tables.evaluation["arch"])) if winners else 0,
             failures=_failures(tables.ranking),
             manifest=list(flatten(manifest)),
             seconds=manifest.get("seconds") if isinstance(manifest.get("seconds"), int | float) else None,
-            command=_command(manifest),
+            command=recorded_command(manifest),
         )
     )
 
 
 def make_environment() -> Environment:
-    """Templates of this folder, with the filters for numbers and pictures; what is filled in is escaped."""
+    """Templates of this folder, with the filters for numbers and pictures; what is filled in is escaped.
+
+    Pages allow one script, ``tables.js``, which they know by its digest: a script that a run smuggled in would not run.
+    """
+    folder = Path(__file__).parent
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"number": number, "count": count, "duration": duration, "percent": percent, "words": metric_name}
-    environment.filters.update(filters, data_uri=_data_uri)
+    filters = {
+        "number": number,
+        "count": count,
+        "duration": duration,
+        "percent": percent,
+        "words": metric_name,
+        "fixed": fixed,
+    }
+    environment.filters.update(filters, data_uri=_data_uri, raw=_raw, family=op_family, label=op_label)
+    script = (folder / "tables.js").read_text(encoding="utf-8")
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=Markup(script), script_source=f"'sha256-{digest}'")  # noqa: S704 - our own file
     return environment
 
 
-def _read_tables(run_dir: Path) -> Tables:
-    """Read the tables of a run; only the ranking must exist."""
+def read_tables(run_dir: Path) -> Tables:
+    """Read the tables of a run; only the ranking must exist.
+
+    Raises:
+        RunError: a file is missing or malformed.
+    """
     ranking = Ranking.load(run_dir / "ranking.csv").frame
     path = run_dir / "evaluation.csv"
     evaluation = _read_csv(path, EVALUATION_COLUMNS) if path.exists() else pd.DataFrame()
     curves = {path.stem: _read_csv(path, ("episode",)) for path in sorted((run_dir / "curves").glob("*.csv"))}
-    return Tables(ranking, evaluation, curves)
+    path = run_dir / "pruning.csv"
+    pruning = _read_csv(path, PRUNING_COLUMNS) if path.exists() else pd.DataFrame()
+    return Tables(ranking, evaluation, curves, pruning)
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -141,7 +182,14 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
-def _records(frame: pd.DataFrame) -> list[Row]:
+def _raw(value: float | None) -> str:
+    """Number as the script reads it; empty where it is missing."""
+    if value is None or math.isnan(value):
+        return ""
+    return str(value).replace("inf", "Infinity")
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
     """Rows as dictionaries in which numbers are floats, NaN where missing."""
     numbers = {name: frame[name].astype("float64") for name in frame.select_dtypes("number").columns}
     return [{str(name): value for name, value in row.items()} for row in frame.assign(**numbers).to_dict("records")]
@@ -154,10 +202,16 @@ def _metric_columns(ranking: pd.DataFrame, manifest: Mapping[str, Any]) -> list[
     return [name for name in rule or ["condition_number", "trace"] if name in shown]
 
 
-def _other_columns(ranking: pd.DataFrame, metrics: list[str]) -> list[str]:
-    """Measured columns that do not rank, without standard deviations."""
+def _shown_columns(ranking: pd.DataFrame, manifest: Mapping[str, Any]) -> list[str]:
+    """Columns that the table shows at first: the score, its metrics, the Pareto front and what networks cost."""
+    wanted = ["score", *_metric_columns(ranking, manifest), "pareto", *COSTS]
+    return [name for name in dict.fromkeys(wanted) if name in ranking.columns]
+
+
+def _other_columns(ranking: pd.DataFrame, shown: list[str]) -> list[str]:
+    """Measured columns that are not shown at first, without standard deviations."""
     numbers = ranking.select_dtypes("number").columns
-    return [name for name in numbers if not name.endswith("_sd") and name not in FIXED_COLUMNS and name not in metrics]
+    return [name for name in numbers if not name.endswith("_sd") and name not in FIXED_COLUMNS and name not in shown]
 
 
 def _cards(head: list[Row], winners: list[Row], space: Space) -> list[Row]:
@@ -211,10 +265,12 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
     data = f" on {spec['data']}" if "data" in spec else ""
     metrics = " and ".join(metric_name(name) for name in _metric_columns(ranking, manifest))
     n_failed, n_screened = int(_failed(ranking).sum()), int((ranking["status"] == SCREENED_OUT).sum())
-    sentences = [
-        f"{len(ranking):,} architectures of {space.name} ({ranking['key'].nunique():,} different functions) "
-        f"were ranked before training{task}{data}{f', by {metrics}' if metrics else ''}."
-    ]
+    ranked = "1 architecture" if len(ranking) == 1 else f"{len(ranking):,} architectures"
+    functions = f" ({ranking['key'].nunique():,} different functions) were" if len(ranking) > 1 else " was"
+    rule = f", by {metrics}" if metrics else ""
+    sentences = [f"{ranked} of {space.name}{functions} ranked before training{task}{data}{rule}."]
+    if len(tables.pruning):
+        sentences.append(f"Pruning tried {len(tables.pruning):,} removals to find it.")
     if n_screened:
         sentences.append(f"{n_screened:,} were screened out by a cheap look and follow in its order.")
     if n_failed:
@@ -229,7 +285,7 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
     return sentences
 
 
-def _command(manifest: Mapping[str, Any]) -> str:
+def recorded_command(manifest: Mapping[str, Any]) -> str:
     """Return the command line that made the run, empty if it is not recorded."""
     command = manifest.get("command", "")
     return join(str(word) for word in command) if isinstance(command, list) else str(command)

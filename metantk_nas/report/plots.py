@@ -1,4 +1,7 @@
-"""The plots of a run, each drawn for light and for dark pages; a plot whose data are absent is left out."""
+"""The plots of a run, each drawn for light and for dark pages.
+
+A plot whose data are absent is left out, and so is one that would compare a lone candidate with nothing.
+"""
 
 import io
 from collections.abc import Callable, Mapping
@@ -12,12 +15,16 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from metantk_nas.ordering import fronts
+
 TOP = 10  # candidates highlighted in scatter plots
 N_INTERVALS = 20  # candidates whose rank intervals are drawn
 N_CURVES = 6  # colours of a palette
 N_ACCURACIES = 30
 DPI = 160
 WIDTH, HEIGHT = 6.2, 3.8  # inches
+COSTS = {"params": "parameters", "latency_ms": "latency [ms]", "macs": "multiply–adds"}  # the first are drawn
+MAX_PANELS = 2
 LOG_SPAN = 20.0  # positive values that span this factor get a logarithmic axis
 
 
@@ -48,11 +55,13 @@ class Tables:
         ranking: rows of ``ranking.csv``, best first; empty if nothing was searched.
         evaluation: rows of ``evaluation.csv``, empty if nothing was trained.
         curves: learning curves by file stem.
+        pruning: rows of ``pruning.csv``, empty if the search did not prune.
     """
 
     ranking: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["key", "status"]))
     evaluation: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    pruning: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -85,18 +94,26 @@ def draw_condition_number_and_trace(tables: Tables, theme: Theme) -> Figure | No
     return _scatter(tables, theme, ("condition_number", "trace"), labels)
 
 
-def draw_score_and_params(tables: Tables, theme: Theme) -> Figure | None:
-    """Scatter of the score against the size of the network."""
-    figure = _scatter(tables, theme, ("params", "score"), ("parameters", "score  (lower is better)"))
-    if figure is not None:
-        figure.axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
+def draw_pareto(tables: Tables, theme: Theme) -> Figure | None:
+    """Score against what a network costs, with the candidates that none beats in both; a panel for each cost."""
+    candidates = _candidates(tables)
+    frames = {label: _finite(candidates, ["rank", "score", cost]) for cost, label in COSTS.items()}
+    panels = [(label, frame) for label, frame in frames.items() if len(frame) > 1][:MAX_PANELS]
+    if not panels:
+        return None
+    figure, all_axes = make_figure(theme, n_panels=len(panels))
+    for axes, (label, frame) in zip(all_axes, panels, strict=True):
+        cost = next(name for name, text in COSTS.items() if text == label)
+        _draw_front(axes, frame[cost].to_numpy(float), frame["score"].to_numpy(float), theme)
+        axes.set_xlabel(label)
+    all_axes[0].set_ylabel("score  (lower is better)")
     return figure
 
 
 def draw_rank_intervals(tables: Tables, theme: Theme) -> Figure | None:
     """Interval of the rank over repeats, for the head of the ranking."""
     frame = _finite(_candidates(tables), ["rank", "rank_low", "rank_high"]).head(N_INTERVALS)
-    if frame.empty:
+    if len(frame) < 2:
         return None
     figure, (axes,) = make_figure(theme, height=1.0 + 0.14 * len(frame))
     places = np.arange(len(frame))
@@ -177,10 +194,10 @@ PLOTS: dict[str, tuple[str, str, Drawer]] = {  # file stem: title, caption, draw
         f"Each dot is a candidate before training; the best {TOP} of the ranking are orange.",
         draw_condition_number_and_trace,
     ),
-    "score_params": (
-        "Score against size",
-        f"Does the ranking prefer large networks? The best {TOP} are orange.",
-        draw_score_and_params,
+    "pareto": (
+        "Score against cost",
+        "The Pareto front is orange: nothing that costs less scores better. Does the ranking prefer large networks?",
+        draw_pareto,
     ),
     "rank_intervals": (
         "How sure are the ranks?",
@@ -194,7 +211,7 @@ def _scatter(tables: Tables, theme: Theme, columns: tuple[str, str], labels: tup
     """Scatter of two columns of the ranking, its head highlighted."""
     x, y = columns
     frame = _finite(_candidates(tables), ["rank", x, y])
-    if frame.empty:
+    if len(frame) < 2:
         return None
     figure, (axes,) = make_figure(theme)
     top, rest = frame.head(TOP), frame.iloc[TOP:]
@@ -209,6 +226,19 @@ def _scatter(tables: Tables, theme: Theme, columns: tuple[str, str], labels: tup
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     return figure
+
+
+def _draw_front(axes: Axes, costs: NDArray[np.float64], scores: NDArray[np.float64], theme: Theme) -> None:
+    """Dots with their Pareto front, joined by a stair."""
+    is_front = fronts(np.stack([costs, scores], axis=1)) == 1
+    size, alpha = (4, 0.35) if len(costs) > 1000 else (14, 0.55)
+    axes.scatter(costs[~is_front], scores[~is_front], s=size, alpha=alpha, color=theme.palette[0], linewidths=0)
+    x, y = np.unique(np.stack([costs[is_front], scores[is_front]]), axis=1)
+    axes.step(x, y, where="post", color=theme.palette[1], linewidth=1.2)
+    axes.scatter(x, y, s=34, color=theme.palette[1], edgecolors=theme.background, linewidths=0.8, zorder=3)
+    set_scale(axes, "x", costs)
+    set_scale(axes, "y", scores)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
 
 
 def _draw_curve(axes: Axes, frame: pd.DataFrame, column: str, label: str, colour: str) -> None:

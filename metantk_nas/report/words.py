@@ -9,6 +9,7 @@ MISSING = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ARROWS = {True: "↑ higher is better", False: "↓ lower is better", None: "no direction"}
 
+METRIC_NAMES = {"macs": "MACs", "latency_ms": "latency [ms]"}
 METRIC_NOTES: dict[str, tuple[bool | None, str]] = {  # name: (higher is better, meaning and unit)
     "rank": (False, "Place among all candidates, 1 is best."),
     "score": (False, "What the ranking sorts by: the combined ranks over its metrics."),
@@ -20,6 +21,7 @@ METRIC_NOTES: dict[str, tuple[bool | None, str]] = {  # name: (higher is better,
     "naswot": (True, "Log-determinant of the overlap of ReLU activation patterns."),
     "params": (None, "Trainable parameters."),
     "macs": (None, "Multiply-accumulate operations for one image."),
+    "latency_ms": (False, "Measured time of a forward pass in milliseconds; the manifest says of what, and where."),
     "seconds": (None, "Wall-clock time spent on the candidate."),
     "accuracy": (True, "Mean accuracy on episodes of novel classes, with its 95 % confidence interval."),
 }
@@ -70,9 +72,14 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
     return f"{100 * fraction:.{decimals}f}"
 
 
+def fixed(value: float) -> str:
+    """Statistic with three decimals; a dash for NaN."""
+    return MISSING if math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
 def metric_name(column: str) -> str:
     """Column name as words."""
-    return column.replace("_", " ")
+    return METRIC_NAMES.get(column, column.replace("_", " "))
 
 
 def metric_note(column: str, manifest: Mapping[str, Any]) -> tuple[str, str]:

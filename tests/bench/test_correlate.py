@@ -12,8 +12,9 @@ from metantk_nas.bench.correlate import Scores, correlate, read_scores, write_co
 from metantk_nas.bench.truth import Truth, read_truth
 from metantk_nas.errors import UsageError
 from metantk_nas.networks.cost import CostModel
-from metantk_nas.report.correlation import draw_agreement, draw_points, fixed
+from metantk_nas.report.correlation import draw_agreement, draw_points
 from metantk_nas.report.plots import LIGHT
+from metantk_nas.report.words import fixed
 from metantk_nas.results import make_ranking
 from metantk_nas.rng import python_generator
 from metantk_nas.scorers.registry import PRESETS

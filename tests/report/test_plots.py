@@ -12,13 +12,13 @@ from metantk_nas.report.plots import (
     draw_accuracies,
     draw_condition_number_and_trace,
     draw_learning_curves,
+    draw_pareto,
     draw_plots,
     draw_rank_intervals,
-    draw_score_and_params,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n"
-RANKING_PLOTS = {"condition_number_trace", "score_params", "rank_intervals"}
+RANKING_PLOTS = {"condition_number_trace", "pareto", "rank_intervals"}
 
 
 @pytest.fixture
@@ -52,15 +52,16 @@ def test_every_plot_is_drawn_for_light_and_dark_pages(tables: Tables) -> None:
 def test_only_what_was_measured_is_drawn(tables: Tables) -> None:
     assert names_of(Tables(tables.ranking)) == RANKING_PLOTS
     lean = tables.ranking.drop(columns=["trace", "rank_low"])
-    assert names_of(Tables(lean)) == {"score_params"}
+    assert names_of(Tables(lean)) == {"pareto"}
 
 
 def test_no_plot_of_a_ranking_in_which_all_failed(tables: Tables) -> None:
     assert names_of(Tables(tables.ranking.assign(status="singular"))) == set()
 
 
-def test_one_candidate_is_enough(tables: Tables) -> None:
-    assert names_of(Tables(tables.ranking.head(1))) == RANKING_PLOTS
+def test_two_candidates_are_enough_and_one_has_nothing_to_be_compared_with(tables: Tables) -> None:
+    assert names_of(Tables(tables.ranking.head(2))) == RANKING_PLOTS
+    assert names_of(Tables(tables.ranking.head(1))) == set()
 
 
 def test_equal_values_are_drawn(tables: Tables) -> None:
@@ -81,9 +82,10 @@ def test_infinite_and_missing_values_are_left_out(tables: Tables) -> None:
 
 
 def test_members_of_one_key_are_one_dot(tables: Tables) -> None:
-    figure = draw_score_and_params(Tables(tables.ranking.assign(key="same")), LIGHT)
+    keys = ["same"] * 29 + ["other"]
+    figure = draw_condition_number_and_trace(Tables(tables.ranking.assign(key=keys)), LIGHT)
     assert figure is not None
-    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections) == 1
+    assert sum(len(dots.get_offsets()) for dots in figure.axes[0].collections) == 2
 
 
 def test_axes_are_logarithmic_only_where_positive_values_span_magnitudes(tables: Tables) -> None:
@@ -91,9 +93,28 @@ def test_axes_are_logarithmic_only_where_positive_values_span_magnitudes(tables:
     assert figure is not None
     assert (figure.axes[0].get_xscale(), figure.axes[0].get_yscale()) == ("log", "linear")
     for lowest in (-900.0, 0.0):
-        figure = draw_score_and_params(Tables(tables.ranking.assign(score=np.linspace(lowest, 900, 30))), LIGHT)
+        figure = draw_pareto(Tables(tables.ranking.assign(score=np.linspace(lowest, 900, 30))), LIGHT)
         assert figure is not None
         assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_cost_and_score(tables: Tables) -> None:
+    ranking = tables.ranking.head(5).assign(
+        params=[100, 200, 300, 400, 50], score=[5.0, 3.0, 4.0, 1.0, 5.0], latency_ms=[1.0, 2.0, 3.0, 4.0, np.nan]
+    )
+    figure = draw_pareto(Tables(ranking.assign(macs=7)), LIGHT)
+    assert figure is not None
+    assert [axes.get_xlabel() for axes in figure.axes] == ["parameters", "latency [ms]"]
+    fronts = [list(zip(*axes.lines[0].get_data(), strict=True)) for axes in figure.axes]
+    assert fronts == [[(50, 5), (200, 3), (400, 1)], [(1, 5), (2, 3), (4, 1)]]
+    dots = [sum(len(each.get_offsets()) for each in axes.collections) for axes in figure.axes]
+    assert dots == [5, 4]
+
+
+def test_costs_that_were_not_measured_have_no_panel(tables: Tables) -> None:
+    figure = draw_pareto(Tables(tables.ranking), LIGHT)
+    assert figure is not None
+    assert [axes.get_xlabel() for axes in figure.axes] == ["parameters"]
 
 
 def test_learning_curves_connect_the_episodes_that_were_validated(tables: Tables) -> None:

@@ -1,6 +1,9 @@
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import pandas as pd
 import pytest
 
 from metantk_nas.errors import RunError, UsageError
-from metantk_nas.report.html import HEAD, write_report
+from metantk_nas.report import html
+from metantk_nas.report.html import HEAD, LISTED, write_report
 from metantk_nas.spaces.space import Space
 
 MakeRun = Callable[..., Path]
@@ -28,6 +32,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.sections: dict[str, str] = {}
         self.text = ""
+        self.script = ""
         self.section = ""
         self.feed(self.source)
         assert self.open == []
@@ -52,7 +57,9 @@ class Page(HTMLParser):
             self.section = ""
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.script += data
+        elif self.open and self.open[-1] != "style":
             self.text += data
             self.sections[self.section] = self.sections.get(self.section, "") + data
 
@@ -70,7 +77,10 @@ def set_manifest(folder: Path, **content: object) -> None:
 def test_a_run_becomes_one_page_that_needs_no_network(run: tuple[Path, Space]) -> None:
     report = run[0] / "report.html"
     page = Page(report)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
+    assert page.script == (Path(html.__file__).parent / "tables.js").read_text(encoding="utf-8")
+    digest = b64encode(sha256(page.script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in unescape(page.source)
     outward = [link for link in page.links if not link.startswith(("#", "data:image/png;base64,"))]
     assert set(outward) == {"ranking.csv"}
     assert not re.search(r"@import|url\(", page.source)
@@ -174,6 +184,8 @@ def test_a_run_of_one_candidate_gets_a_report(new_run: MakeRun, cells: Space) ->
     page = Page(write_report(folder, cells))
     assert page.tags.count("svg") == 1
     assert "– … –" in page.sections["ranking"]
+    assert f"1 architecture of {cells.name} was ranked" in page.text
+    assert "plots" not in page.sections
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -185,7 +197,8 @@ def test_hostile_text_is_shown_and_never_obeyed(new_run: MakeRun, cells: Space) 
     change(folder, "ranking.csv", lambda frame: frame.assign(arch=HOSTILE))
     change(folder, "evaluation.csv", lambda frame: frame.assign(learner=HOSTILE))
     page = Page(write_report(folder, cells))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
+    assert "alert" not in page.script
     for section in ("ranking", "cells", "failures", "manifest", "reproduce", "trained"):
         assert HOSTILE in page.sections[section]
 
@@ -216,7 +229,10 @@ def test_a_large_ranking_keeps_the_page_small(new_run: MakeRun, cells: Space) ->
     many = pd.concat([rows.assign(key=rows["key"] + f"-{copy}") for copy in range(40)]).sort_values("rank")
     many.to_csv(folder / "ranking.csv", index=False)
     assert len(many) > 15_000
-    assert write_report(folder, cells).stat().st_size < 3e6
+    page = write_report(folder, cells)
+    assert page.stat().st_size < 3e6
+    assert Page(page).source.count("<tr hidden>") == LISTED - HEAD
+    assert f"the best {LISTED} of" in Page(page).sections["ranking"]
 
 
 def test_writing_again_replaces_the_report_and_leaves_nothing_else(new_run: MakeRun, cells: Space) -> None:
@@ -248,3 +264,15 @@ def test_plots_that_cannot_be_written_are_an_error_that_names_the_place(new_run:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, cells: Space) -> None:
     with pytest.raises(RunError, match=r"manifest\.json"):
         write_report(tmp_path, cells)
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_what_was_measured_and_chosen_stands_in_columns(new_run: MakeRun, cells: Space) -> None:
+    folder = new_run(cells, trained=False)
+    change(folder, "ranking.csv", lambda frame: frame.assign(latency_ms=1.25, pareto=2, rank_naswot=3))
+    page = write_report(folder, cells)
+    shown = re.findall(r'<th class="number" data-column="(\w+)"', page.read_text())
+    assert shown[2:] == ["score", "condition_number", "trace", "pareto", "params", "macs", "latency_ms"]
+    more = re.findall(r'<th class="number extra" data-column="(\w+)"', page.read_text())
+    assert set(more) == {"adaptation_loss", "n_linear_regions", "seconds", "rank_naswot"}
+    assert "latency [ms] ↓" in Page(page).sections["ranking"]
