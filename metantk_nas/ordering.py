@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import gmean, rankdata
 
 from metantk_nas.types import Metric, RankRule
 
@@ -16,6 +16,19 @@ Whole: TypeAlias = NDArray[np.int64]
 
 SCORE_DECIMALS = 12
 """Digits to which sums of ranks are compared: the order of adding logarithms must not break a tie."""
+
+
+def average(values: Array, metrics: Sequence[Metric]) -> Array:
+    """Average raw values over repeats, each metric in its own way: ``[metric, …, repeat]`` to ``[metric, …]``.
+
+    A geometric mean is 0 where a value is, and NaN where one is negative.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = [
+            gmean(part, axis=-1) if metric.averaging == "geometric" else part.mean(axis=-1)
+            for part, metric in zip(values, metrics, strict=True)
+        ]
+    return np.stack(means)
 
 
 def combine(values: Array, rule: RankRule) -> Array:
@@ -47,7 +60,7 @@ def places(group: Sequence[Array], rule: RankRule) -> list[float]:
         group: for each architecture its raw values ``[metric, repeat]``, in the order of ``rule.metrics``.
         rule: how they are compared; repeats are averaged first.
     """
-    means = np.stack([found.mean(axis=1) for found in group], axis=-1)
+    means = average(np.stack(group, axis=1), rule.metrics)
     scores: list[float] = combine(means[:, None], rule)[0].tolist()
     return scores
 
@@ -65,8 +78,8 @@ def pareto_places(
         objectives: some of ``metrics``, in directions of their own, and ``score``, which stands for ``rule``.
         rule: what ``score`` is.
     """
-    means = np.stack([found.mean(axis=1) for found in group])
-    columns = {metric.name: means[:, row] for row, metric in enumerate(metrics)}
+    means = average(np.stack(group, axis=1), metrics)
+    columns = {metric.name: mean for metric, mean in zip(metrics, means, strict=True)}
     columns["score"] = np.array(places([found[: len(rule.metrics)] for found in group], rule))
     table = objective_costs(columns, objectives)
     front = fronts(table)

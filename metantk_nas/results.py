@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from metantk_nas.errors import RunError, UsageError, unknown_name
-from metantk_nas.ordering import Array, combine, fronts, objective_costs, rounded
+from metantk_nas.ordering import Array, average, combine, fronts, objective_costs, rounded
 from metantk_nas.rng import numpy_generator
 from metantk_nas.store import Candidate, json_text
 from metantk_nas.types import Metric, RankRule, Score
@@ -54,6 +54,7 @@ _INTERVAL = ("rank_low", "rank_high")
 _FRONT = "pareto"
 _ALSO = "rank_"
 """What the name of a column begins with that holds the ranks by another rule."""
+NO_METRICS: Mapping[str, Metric] = {}
 
 
 def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
@@ -94,11 +95,12 @@ def _status(score: Score, values: Mapping[str, float]) -> tuple[str, str]:
     return score.status, score.reason
 
 
-def aggregate(table: pd.DataFrame) -> pd.DataFrame:
+def aggregate(table: pd.DataFrame, metrics: Mapping[str, Metric] = NO_METRICS) -> pd.DataFrame:
     """Average each metric over the repeats that measured it.
 
     Args:
         table: what ``repeat_table`` returns.
+        metrics: by name, what says how a metric is averaged; the arithmetic mean for others.
 
     Returns:
         Frame indexed by key: ``status`` (``"ok"`` only if every repeat is), ``reason`` (of the first repeat that is
@@ -111,9 +113,13 @@ def aggregate(table: pd.DataFrame) -> pd.DataFrame:
     reasons = "repeat " + trouble["repeat"].astype(str) + ": " + trouble["reason"]
     frame["status"] = trouble["status"].reindex(frame.index).fillna("ok")
     frame["reason"] = reasons.reindex(frame.index).fillna("")
-    metrics = [name for name in table.columns if name not in ("status", "reason", "seconds")]
-    mean, deviation = by_key[metrics].mean(), by_key[metrics].std()
-    for name in metrics:
+    names = [name for name in table.columns if name not in ("status", "reason", "seconds")]
+    geometric = [name for name in names if name in metrics and metrics[name].averaging == "geometric"]
+    mean, deviation = by_key[names].mean(), by_key[names].std()
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 makes the mean 0, a negative value makes it NaN
+        logarithms = table[geometric].apply(np.log).groupby(level="key").mean()
+    mean[geometric] = logarithms.apply(np.exp).mask(by_key[geometric].min() < 0)
+    for name in names:
         frame[name], frame[f"{name}_sd"] = mean[name], deviation[name]
     frame["seconds"] = by_key["seconds"].sum()
     return frame
@@ -178,7 +184,7 @@ def rank_interval(
         draws = numpy_generator(seed, "bootstrap").integers(len(repeats), size=(n_resamples, len(repeats)))
         distinct_draws, occurrence = np.unique(np.sort(draws, axis=1), axis=0, return_inverse=True)
         values = np.stack([_repeat_values(units, table, metric.name, repeats) for metric in rule.metrics])
-        means = np.stack([values[:, :, draw].mean(axis=2) for draw in distinct_draws], axis=1)
+        means = np.stack([average(values[:, :, draw], rule.metrics) for draw in distinct_draws], axis=1)
         ranks = rankdata(combine(means, rule)[:, member], method="min", axis=1).astype(np.int32)
         tail = (1 - level) / 2
         edges[:, ok] = np.quantile(ranks[occurrence.ravel()], [tail, 1 - tail], axis=0, method="inverted_cdf")
@@ -328,6 +334,7 @@ def make_ranking(
     *,
     objectives: Sequence[Metric] = (),
     also: Sequence[RankRule] = (),
+    metrics: Mapping[str, Metric] = NO_METRICS,
     screened_out: Mapping[str, str] | None = None,
 ) -> Ranking:
     """Rank candidates by their scores.
@@ -342,16 +349,18 @@ def make_ranking(
         seed: seed of the run.
         objectives: what Pareto fronts are made of; no column ``pareto`` where empty.
         also: further rules, whose ranks get a column each, ``rank_<name>``; missing where a rule has no rank.
+        metrics: further metrics by name, which say how they are averaged.
         screened_out: keys that a first look kept from being scored, best first, with the reason. They follow the
             candidates that are ``"ok"`` in this order.
     """
     columns = ["arch", "key", "params", "macs"]
     frame = pd.DataFrame([[each.arch, each.key, each.params, each.macs] for each in candidates], columns=columns)
     table = repeat_table(scores).drop(columns=["params", "macs"], errors="ignore")
-    wanted = [metric.name for metric in (*rule.metrics, *objectives, *(m for each in also for m in each.metrics))]
-    needed = [name for name in dict.fromkeys(wanted) if name not in {*columns, "score"}]
+    wanted = {metric.name: metric for each in (rule, *also) for metric in each.metrics}
+    names = dict.fromkeys([*wanted, *(metric.name for metric in objectives)])
+    needed = [name for name in names if name not in {*columns, "score"}]
     table[[name for name in needed if name not in table.columns]] = np.nan
-    frame = frame.join(aggregate(table), on="key")
+    frame = frame.join(aggregate(table, {**metrics, **wanted}), on="key")
     frame = frame.fillna({"status": "not_scored", "reason": "the store has no score of this key", "seconds": 0.0})
     screened = frame["key"].isin(list(screened_out or ()))
     frame.loc[screened, "status"] = SCREENED_OUT

@@ -6,6 +6,7 @@ from typing import Literal
 
 Adaptation = Literal["maml", "anil"]
 OutputReduction = Literal["sum", "trace"]
+Averaging = Literal["arithmetic", "geometric"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,15 @@ class Metric:
         higher_is_better: direction; raw values are never sign-flipped.
         description: one line for ``metantk-nas metrics``.
         source: paper and equation, or the rule that defines it.
+        averaging: how repeats are averaged. ``"geometric"`` suits positive values that differ by factors: the episodes
+            of one repeat may double every condition number, and should weigh no more for it.
     """
 
     name: str
     higher_is_better: bool
     description: str
     source: str
+    averaging: Averaging = "arithmetic"
 
 
 @dataclass(frozen=True)

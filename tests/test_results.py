@@ -3,6 +3,7 @@ import math
 import resource
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metantk_nas.errors import RunError, UsageError
+from metantk_nas.ordering import places
 from metantk_nas.results import (
     Ranking,
     aggregate,
@@ -121,6 +123,28 @@ def test_metrics_are_averaged_over_repeats_with_their_sample_deviation() -> None
     assert frame.loc["a", "trace_sd"] == pytest.approx(math.sqrt(7))
     assert frame.loc["a", "seconds"] == 1.5
     assert math.isnan(frame.loc["b", "trace_sd"])  # one repeat: unknown, not zero
+
+
+FACTORS = {"factors": (1.0, 2.0, 32.0), "zero": (0.0, 2.0), "negative": (-1.0, 2.0), "infinite": (1.0, math.inf)}
+
+
+def test_metrics_that_differ_by_factors_have_a_geometric_mean() -> None:
+    scores = [make_score(key, r, trace=v) for key, values in FACTORS.items() for r, v in enumerate(values)]
+    found = aggregate(repeat_table(scores), {"trace": replace(TRACE, averaging="geometric")})["trace"]
+    assert found["factors"] == pytest.approx(4)
+    assert found["zero"] == 0
+    assert math.isnan(found["negative"])
+    assert math.isinf(found["infinite"])
+
+
+def test_a_repeat_of_a_larger_scale_weighs_no_more_than_the_others() -> None:
+    """By arithmetic means b would win, because of the third repeat alone."""
+    values = {"a": (1.0, 1.0, 400.0), "b": (2.0, 2.0, 300.0)}
+    scores = [make_score(key, r, condition_number=v) for key, found in values.items() for r, v in enumerate(found)]
+    rule = RankRule("κ", (replace(CONDITION, averaging="geometric"),))
+    frame = make_ranking(candidates_of(values), scores, rule, seed=0).frame
+    assert frame["key"].to_list() == ["a", "b"]
+    assert places([np.array([found]) for found in values.values()], rule) == [1, 2]
 
 
 def test_scorers_of_one_key_join_and_a_metric_measured_once_is_kept() -> None:

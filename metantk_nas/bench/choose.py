@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from metantk_nas.bench.agreement import Array
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.ordering import SCORE_DECIMALS, combine, part_ranks
+from metantk_nas.scorers.registry import METRICS
 from metantk_nas.types import Metric, RankRule
 
 Form: TypeAlias = Literal["rank_sum", "dense_rank_sum", "log_rank_sum"]
@@ -209,7 +210,9 @@ def make_part(name: str, directions: Mapping[str, bool]) -> Metric:
     if len(columns) > 1:
         raise UsageError(f"{asked!r} stands in several runs; name one of {', '.join(columns)}.")
     sign = name[: len(name) - len(asked)]
-    return Metric(f"{sign}{columns[0]}", directions[columns[0]] != bool(sign), "", "")
+    known = METRICS.get(columns[0].rpartition("/")[2])
+    averaging = "arithmetic" if known is None else known.averaging
+    return Metric(f"{sign}{columns[0]}", directions[columns[0]] != bool(sign), "", "", averaging)
 
 
 def kendall_many(scores: Array, truth: Array) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from metantk_nas.bench.agreement import Array
 from metantk_nas.bench.choose import OPPOSITE
 from metantk_nas.errors import RunError, UsageError
-from metantk_nas.ordering import combine
+from metantk_nas.ordering import average, combine
 from metantk_nas.results import repeat_table
 from metantk_nas.rng import python_generator
 from metantk_nas.types import RankRule, Score
@@ -78,7 +78,7 @@ def stability(table: pd.DataFrame, rule: RankRule, *, n_divisions: int = 50, see
     for size in range(1, n_repeats // 2 + 1):
         divisions = _divisions(n_repeats, size, n_divisions, seed)
         halves = [part for division in divisions for part in division]
-        scores = combine(np.stack([values[:, :, part].mean(axis=2) for part in halves], axis=1), rule)
+        scores = combine(np.stack([average(values[:, :, part], rule.metrics) for part in halves], axis=1), rule)
         found = pd.Series(_spearman(scores[::2], scores[1::2]))
         facts = {"spearman": found.mean(), "spearman_sd": found.std(), "spearman_min": found.min()}
         rows.append({"repeats": size, **facts, "divisions": len(divisions), "keys": n_keys})

@@ -27,7 +27,7 @@ class SearchProblem:
         space: where to search.
         budget: most architectures to ask for; None asks for as many as there are.
         seed: seed of the run; a searcher draws from the stream ``"search"`` alone.
-        allowed: whether an architecture satisfies the limits on parameters and multiply-adds.
+        allowed: whether an architecture satisfies the limits on parameters, multiply-adds and latency.
         order: compares architectures by what was told of them.
 
     Raises:
@@ -98,5 +98,6 @@ def nothing_allowed(n_tried: int, how: str) -> UsageError:
         how: how they were found, such as ``"sampled"``.
     """
     return UsageError(
-        f"no architecture of {n_tried:,} {how} satisfies the limits of --max-params and --max-macs; loosen the limit."
+        f"no architecture of {n_tried:,} {how} satisfies the limits (--max-params, --max-macs, "
+        "--max-latency); loosen the limit."
     )

@@ -174,8 +174,8 @@ def _relative(found: Told, base: Told) -> Told:
 
 
 def _places(kept: Sequence[Told | None], order: Order) -> list[float]:
-    """Compare removals; those that leave nothing to score come last."""
-    scored = [part for part in kept if part is not None]
+    """Compare removals by their mean changes, as the paper does; those that leave nothing to score come last."""
+    scored = [part.mean(axis=1, keepdims=True) for part in kept if part is not None]
     ordered = iter(order(scored) if scored else ())
     return [math.inf if part is None else float(next(ordered)) for part in kept]
 

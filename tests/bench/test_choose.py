@@ -306,8 +306,9 @@ def test_an_impossible_search_is_refused(options: dict[str, object], message: st
 
 def test_a_part_is_named_by_column_or_metric_and_turned_round_by_a_tilde() -> None:
     directions = {"anil/trace": True, "maml/trace": True, "anil/condition_number": False}
-    assert make_part("condition_number", directions) == metric("anil/condition_number", False)
-    assert make_part("~maml/trace", directions) == metric("~maml/trace", False)
+    for name, column in (("condition_number", "anil/condition_number"), ("~maml/trace", "~maml/trace")):
+        expected = replace(metric(column, False), averaging="geometric")
+        assert make_part(name, directions) == expected
     with pytest.raises(UsageError, match="'trace' stands in several runs; name one of anil/trace, maml/trace"):
         make_part("trace", directions)
     with pytest.raises(UsageError, match="score 'tracy' not found"):

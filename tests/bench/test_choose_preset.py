@@ -43,6 +43,10 @@ def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
 
 def write_run(folder: Path, space: Space, *, noise: float, name: str | None = None) -> Path:
     """A run of two repeats whose condition number tells the truth but for noise, and whose trace tells nothing."""
+
+    def scale(value: float) -> float:
+        return float(np.exp((value + noise * rng.normal()) / 50))
+
     rng, sampler = np.random.default_rng(int(noise * 100)), python_generator(0, "cells")
     archs = dict.fromkeys(space.format(space.sample(sampler)) for _ in range(4 * N))
     cells = {space.key(space.parse(arch)): arch for arch in archs if space.is_connected(space.parse(arch))}
@@ -51,7 +55,7 @@ def write_run(folder: Path, space: Space, *, noise: float, name: str | None = No
         Candidate(place, arch, key, arch, 100 + place % 9, 50) for place, (key, arch) in enumerate(cells.items())
     ]
     scores = [
-        Score(key, repeat, "kernel", {"condition_number": 99 - place + noise * rng.normal(), "trace": rng.normal()})
+        Score(key, repeat, "kernel", {"condition_number": scale(99 - place), "trace": float(np.exp(rng.normal()))})
         for place, key in enumerate(cells)
         for repeat in range(2)
     ]
