@@ -77,7 +77,8 @@ def layerwise_grams(
         parameters: which parameters count; weights only where absent.
 
     Raises:
-        UsageError: the network mixes rows, runs a layer twice, or holds weights for which there is no rule.
+        UsageError: the network mixes rows, runs a layer twice, changes a first layer's output in place, or holds
+            weights for which there is no rule.
     """
     check_rows_independent(network)
     shape = (n_candidates, len(rows), len(rows))
@@ -86,6 +87,7 @@ def layerwise_grams(
     tape = _Tape(grams, head, users or {}, parameters or ParameterChoice())
     with torch.enable_grad(), exact_float32(), tape.recording(network):
         logits = forward(rows.detach())
+        tape.check_sources()
         targets = [logits.sum()] if output_reduction == "sum" else [column.sum() for column in logits.unbind(1)]
         for index, target in enumerate(targets):
             tape.last = index == len(targets) - 1
@@ -113,6 +115,7 @@ class _Tape:
         self.grams, self.head, self.users, self.parameters = grams, head, users, parameters
         self.everybody = torch.arange(len(grams.ntk), device=grams.ntk.device)
         self.sources: list[Tensor] = []
+        self.versions: list[tuple[nn.Module, int]] = []
         self.seen: set[nn.Module] = set()
         self.last = True
 
@@ -130,6 +133,19 @@ class _Tape:
             for handle in handles:
                 handle.remove()
 
+    def check_sources(self) -> None:
+        """Refuse a source that was changed after its layer put it out: the backward pass would end before the layer.
+
+        Raises:
+            UsageError: names the layer.
+        """
+        for source, (layer, version) in zip(self.sources, self.versions, strict=True):
+            if source._version != version:
+                raise UsageError(
+                    f"the output of {layer} is changed in place, so its gradient is lost; expected operations that "
+                    "return a new tensor, such as relu instead of relu_, and x = x + y instead of x += y."
+                )
+
     def _watcher(self, rules: tuple[Rule, ...]) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def watch(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
             if layer in self.seen:
@@ -137,6 +153,7 @@ class _Tape:
             self.seen.add(layer)
             if not args[0].requires_grad:  # the first layers, and those behind features that do not depend on the rows
                 self.sources.append(output.requires_grad_())
+                self.versions.append((layer, output._version))
             kept = [args[0].detach()]
 
             def receive(grads: Tensor) -> None:

@@ -1,10 +1,14 @@
-"""Every learner by name, with its paper and one line."""
+"""Every learner by name, with its paper and one line.
+
+A plug-in's entry point in the group ``metantk_nas.learners`` is a `LearnerInfo` of the same name.
+"""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from metantk_nas.errors import unknown_name
+from metantk_nas import plugins
+from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.learners.alpaca import Alpaca
 from metantk_nas.learners.alpha_maml import AlphaMaml
 from metantk_nas.learners.anil import Anil
@@ -177,7 +181,20 @@ _INFOS = (
         Rfs,
     ),
 )
-LEARNERS: Mapping[str, LearnerInfo] = {info.name: info for info in _INFOS}
+
+
+def _read_plugin(name: str, offered: object) -> Mapping[str, LearnerInfo]:
+    """Check what a plug-in offers."""
+    if not isinstance(offered, LearnerInfo) or offered.name != name:
+        raise UsageError(f"it is {offered!r}; expected a LearnerInfo whose name is {name!r}")
+    if not (isinstance(offered.factory, type) and issubclass(offered.factory, AbstractLearner)):
+        raise UsageError(f"its factory is {offered.factory!r}; expected a dataclass that is an AbstractLearner")
+    _ = offered.settings, offered.train_settings
+    return {name: offered}
+
+
+LEARNERS = plugins.Registry(plugins.LEARNERS, {info.name: info for info in _INFOS}, _read_plugin)
+"""All learners by name."""
 
 
 def make_learner(name: str, **settings: Any) -> AbstractLearner:
@@ -208,14 +225,14 @@ def make_train_settings(name: str, **settings: Any) -> TrainSettings:
 
 def learner_name(learner: AbstractLearner) -> str:
     """Return the name under which a learner is registered; of several, the one whose preset says most."""
-    own = [info for info in _INFOS if isinstance(learner, info.factory)]
+    own = [info for info in LEARNERS.values() if isinstance(learner, info.factory)]
     fitting = [info for info in own if all(getattr(learner, name) == value for name, value in info.preset.items())]
     return max(fitting, key=lambda info: len(info.preset)).name
 
 
 def _info(name: str) -> LearnerInfo:
     if name not in LEARNERS:
-        raise unknown_name("learner", name, LEARNERS)
+        raise LEARNERS.not_found("learner", name)
     return LEARNERS[name]
 
 

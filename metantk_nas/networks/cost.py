@@ -3,6 +3,7 @@
 A network's cost is a sum over its parts, and each part is measured once on shapes alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,7 +66,8 @@ class CostModel:
     @cached_property
     def _tables(self) -> dict[tuple[str, int, int, str] | None, Cost]:
         """Cost of each choice, summed over the cells of its type; ``None`` holds what every architecture has."""
-        costs = self._layer_costs()
+        everything = route(self.space, [self.space.subspace()])
+        costs = layer_costs(self._network, lambda: self._network(torch.empty(self._image, device="meta"), everything))
         tables: dict[tuple[str, int, int, str] | None, Cost] = {}
         in_choices: set[nn.Module] = set()
         for cell, cell_type in zip(self._network.cells_in_order, self._network.cell_types, strict=True):
@@ -77,20 +79,30 @@ class CostModel:
         tables[None] = sum((cost for layer, cost in costs.items() if layer not in in_choices), start=FREE)
         return tables
 
-    def _layer_costs(self) -> dict[nn.Module, Cost]:
-        """Cost of each layer when every operation runs once."""
-        costs: dict[nn.Module, Cost] = {}
 
-        def count(layer: nn.Module, _: object, output: Tensor) -> None:
-            params = sum(parameter.numel() for parameter in layer.parameters())
-            positions = output.shape[2:].numel() if output.ndim == 4 else 1
-            macs = layer.weight.numel() * positions if isinstance(layer, nn.Conv2d | nn.Linear) else 0
-            costs[layer] = Cost(params, macs, output.numel())
+def layer_costs(network: nn.Module, run: Callable[[], Tensor]) -> dict[nn.Module, Cost]:
+    """Cost of each layer that runs; a layer that runs twice has its parameters once.
 
-        layers = [module for module in self._network.modules() if next(module.children(), None) is None]
-        handles = [layer.register_forward_hook(count) for layer in layers]
+    Args:
+        network: holds the layers.
+        run: runs the network on one image.
+    """
+    costs: dict[nn.Module, Cost] = {}
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        params = sum(parameter.numel() for parameter in layer.parameters())
+        macs = 0
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            macs = layer.weight.numel() * output.numel() // layer.weight.shape[0]
+        before = costs.get(layer, FREE)
+        costs[layer] = Cost(params, before.macs + macs, before.activations + output.numel())
+
+    layers = [module for module in network.modules() if next(module.children(), None) is None]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
         with torch.no_grad():
-            self._network(torch.empty(self._image, device="meta"), route(self.space, [self.space.subspace()]))
+            run()
+    finally:
         for handle in handles:
             handle.remove()
-        return costs
+    return costs

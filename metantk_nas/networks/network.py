@@ -108,6 +108,15 @@ class CellNetwork(nn.Module):
         """The cells, first to last."""
         return list(self.cells)  # type: ignore[arg-type]  # nn.ModuleList forgets its element type
 
+    @property
+    def body(self) -> nn.Module:
+        """What holds the layers by the names that their weights are drawn by: the network itself."""
+        return self
+
+    def route(self, architectures: Sequence[Architecture], device: torch.device | str = "cpu") -> Route:
+        """Say which candidates of a chunk use which operation; see `route`."""
+        return route(self.space, architectures, device)
+
     def features(self, images: Tensor, chunk: Route | None = None) -> Tensor:
         """Compute pooled features.
 

@@ -5,17 +5,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from metantk_nas.errors import UsageError
 from metantk_nas.kernels.spectrum import spectra
 from metantk_nas.networks.build import build_shared
-from metantk_nas.networks.network import CellNetwork, route
+from metantk_nas.networks.network import CellNetwork
+from metantk_nas.networks.own import OwnModule
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
-from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.scorers.setup import ScoredNetwork, ScoringSetup
 from metantk_nas.spaces.space import Skeleton
 from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
@@ -25,7 +28,7 @@ Receive = Callable[[str, Tensor, Tensor], None]
 
 
 def run_with_patterns(
-    network: CellNetwork, architectures: Sequence[Architecture], images: Tensor, receive: Receive
+    network: ScoredNetwork, architectures: Sequence[Architecture], images: Tensor, receive: Receive
 ) -> None:
     """Run a chunk forward and hand over every ReLU's activation pattern.
 
@@ -35,7 +38,7 @@ def run_with_patterns(
         images: ``[row, channel, height, width]``.
         receive: called once per ReLU that runs.
     """
-    chunk = route(network.space, architectures, images.device)
+    chunk: Any = network.route(architectures, images.device)
     everybody = torch.arange(len(architectures), device=images.device)
     with _watching(network, dict(network.users(chunk)), everybody, receive), torch.no_grad():
         network(images, chunk)
@@ -148,9 +151,15 @@ class LinearRegionScorer(AbstractScorer):
         return torch.tensor([len(code.unique()) for code in codes], dtype=torch.float32)
 
     def _thin_network(self, seed: int) -> CellNetwork:
-        n_types = len(self._setup.space.cell_types)
+        space = self._setup.space
+        if isinstance(space, OwnModule):
+            raise UsageError(
+                f"n_linear_regions is counted on a thin copy of a network of cells, and module {space.name!r} has "
+                "none; leave this metric out, and rank by metantk rather than metantk-nas."
+            )
+        n_types = len(space.cell_types)
         reduce_at = (Fraction(1, 2),) if n_types > 1 else ()
-        thin = replace(self._setup.space, skeleton=Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at))
+        thin = replace(space, skeleton=Skeleton(init_channels=1, n_cells=n_types, reduce_at=reduce_at))
         network = build_shared(thin, n_outputs=1, in_channels=1, seed=seed, norm="none", device=self._setup.device)
         network.stem = nn.Sequential()
         return network

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metantk_nas.networks.build import build_shared
-from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.findings import findings
-from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.scorers.setup import ScoredNetwork, ScoringSetup
 from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
@@ -51,7 +50,7 @@ class ZenScorer(AbstractScorer):
     def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:
         """Score a chunk with one forward pass."""
         network, device = self._network(repeat), self._setup.device
-        chunk = route(network.space, architectures, device)
+        chunk: Any = network.route(architectures, device)
         users = dict(network.users(chunk))
         everybody = torch.arange(len(architectures), device=device)
         log_scale = torch.zeros(len(architectures), dtype=torch.float64, device=device)
@@ -68,7 +67,7 @@ class ZenScorer(AbstractScorer):
         finally:
             for handle in handles:
                 handle.remove()
-        images, moved = maps[0].double().unflatten(0, (len(architectures), 2, -1)).unbind(1)
+        images, moved = maps[-1].double().unflatten(0, (len(architectures), 2, -1)).unbind(1)
         reaction = (moved - images).flatten(2).norm(dim=2).mean(1)
         return findings({"zen_score": reaction.log() + log_scale}, reaction)
 
@@ -81,23 +80,16 @@ class ZenScorer(AbstractScorer):
         rows = torch.cat([images, images + self.step * noise])
         return rows.to(self._setup.device, self._setup.dtype, memory_format=torch.channels_last)
 
-    def _gaussian_network(self, repeat: int) -> CellNetwork:
+    def _gaussian_network(self, repeat: int) -> ScoredNetwork:
         """Build a network with weights from N(0, 1) and batch normalisation, candidate by candidate."""
         seed = child_seed(self._setup.seed, "zen", repeat)
-        network = build_shared(
-            self._setup.space,
-            n_outputs=1,
-            in_channels=self._setup.dataset.n_channels,
-            seed=seed,
-            norm="batch_stats",
-            device=self._setup.device,
-        )
-        for name, module in list(network.named_modules()):
+        network = self._setup.build(seed, norm="batch_stats")
+        for name, module in list(network.body.named_modules()):
             if isinstance(module, nn.Conv2d):
                 generator = torch.Generator().manual_seed(child_seed(seed, name))
                 module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
             elif isinstance(module, nn.BatchNorm2d):
-                network.set_submodule(name, _OwnStatistics(2 * self.n_images, module.eps))
+                network.body.set_submodule(name, _OwnStatistics(2 * self.n_images, module.eps))
         return network.to(self._setup.dtype)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from metantk_nas.errors import DataError
 from metantk_nas.kernels.precision import exact_float32, outer_product
 from metantk_nas.kernels.smoother import kernel_smoother
 from metantk_nas.kernels.spectrum import spectra
-from metantk_nas.networks.network import route
 from metantk_nas.rng import numpy_generator
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.findings import findings, spread
@@ -172,7 +172,7 @@ class FeatureScorer(AbstractScorer):
     def _features(self, architectures: Sequence[Architecture], repeat: int, images: Tensor) -> Tensor:
         """Compute ``[candidate, row, feature]``, batch by batch."""
         network = self._setup.network(repeat)
-        chunk = route(self._setup.space, architectures, self._setup.device)
+        chunk: Any = network.route(architectures, self._setup.device)
         with exact_float32():
             parts = [network.features(batch, chunk) for batch in images.split(self.batch)]
         return torch.cat([part.unflatten(0, (len(architectures), -1)) for part in parts], dim=1)

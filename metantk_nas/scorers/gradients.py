@@ -7,6 +7,7 @@ layer's input and output gradient, one convolution whose groups are the candidat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,10 @@ from torch.nn.grad import conv2d_weight
 from torch.utils.hooks import RemovableHandle
 
 from metantk_nas.kernels.precision import exact_float32
-from metantk_nas.networks.build import build_shared
-from metantk_nas.networks.network import CellNetwork, route
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.findings import findings, spread
-from metantk_nas.scorers.setup import ScoringSetup
+from metantk_nas.scorers.setup import ScoredNetwork, ScoringSetup
 from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
@@ -31,7 +30,7 @@ ABDELFATTAH = "Abdelfattah et al., ICLR 2021, arXiv 2101.08134"
 
 
 def run_with_gradients(
-    network: CellNetwork,
+    network: ScoredNetwork,
     architectures: Sequence[Architecture],
     images: Tensor,
     target: Callable[[Tensor], Tensor],
@@ -49,7 +48,7 @@ def run_with_gradients(
     Returns:
         Logits ``[candidate, row, output]``.
     """
-    chunk = route(network.space, architectures, images.device)
+    chunk: Any = network.route(architectures, images.device)
     users = dict(network.users(chunk))
     everybody = torch.arange(len(architectures), device=images.device)
 
@@ -134,8 +133,20 @@ class GradientScorer(AbstractScorer):
 
     name = "gradients"
     metrics = (
-        Metric("grad_norm", True, "sum over layers of the norm of the loss gradient, Σ ‖∂L/∂W‖", ABDELFATTAH),
-        Metric("snip", True, "connection sensitivity, Σ |W ∂L/∂W|", "SNIP, Lee et al., ICLR 2019, arXiv 1810.02340"),
+        Metric(
+            "grad_norm",
+            True,
+            "sum over layers of the norm of the loss gradient, Σ ‖∂L/∂W‖",
+            ABDELFATTAH,
+            averaging="geometric",
+        ),
+        Metric(
+            "snip",
+            True,
+            "connection sensitivity, Σ |W ∂L/∂W|",
+            "SNIP, Lee et al., ICLR 2019, arXiv 1810.02340",
+            averaging="geometric",
+        ),
     )
 
     def __init__(self, setup: ScoringSetup) -> None:
@@ -194,16 +205,9 @@ class SynFlowScorer(AbstractScorer):
         run_with_gradients(self._network(repeat), architectures, ones, Tensor.sum, receive)
         return findings({"synflow": flow.log()}, flow)
 
-    def _absolute_network(self, repeat: int) -> CellNetwork:
+    def _absolute_network(self, repeat: int) -> ScoredNetwork:
         """Build the repeat's network with |W|, in float64, without normalisation."""
-        network = build_shared(
-            self._setup.space,
-            n_outputs=self._setup.kernel.n_way,
-            in_channels=self._setup.dataset.n_channels,
-            seed=child_seed(self._setup.seed, "repeat", repeat),
-            norm="none",
-            device=self._setup.device,
-        ).double()
+        network = self._setup.build(child_seed(self._setup.seed, "repeat", repeat), norm="none").double()
         for parameter in network.parameters():
             parameter.data.abs_()
         return network

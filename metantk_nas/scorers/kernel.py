@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -9,7 +10,6 @@ from metantk_nas.kernels.alignment import kernel_alignment
 from metantk_nas.kernels.gram import Grams, layerwise_grams
 from metantk_nas.kernels.metantk import adaptation_loss, metantk
 from metantk_nas.kernels.spectrum import Spectra, spectra
-from metantk_nas.networks.network import route
 from metantk_nas.scorers.base import AbstractScorer, Finding
 from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.spaces.subspace import Architecture
@@ -20,15 +20,16 @@ TE_NAS_PAPER = "TE-NAS, arXiv 2102.11535"
 
 
 def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ...]:
+    def metric(name: str, higher_is_better: bool, description: str, source: str) -> Metric:
+        return Metric(f"{prefix}{name}", higher_is_better, description, source, averaging="geometric")
+
     return (
-        Metric(
-            f"{prefix}condition_number", False, f"λmax/λmin of the {kernel}: how unevenly training proceeds", source
-        ),
-        Metric(f"{prefix}trace", True, f"sum of the {kernel}'s eigenvalues: how fast training starts", source),
-        Metric(f"{prefix}smallest_eigenvalue", True, f"λmin of the {kernel}: its slowest direction", source),
-        Metric(f"{prefix}largest_eigenvalue", False, f"λmax of the {kernel}: bounds the learning rate", source),
+        metric("condition_number", False, f"λmax/λmin of the {kernel}: how unevenly training proceeds", source),
+        metric("trace", True, f"sum of the {kernel}'s eigenvalues: how fast training starts", source),
+        metric("smallest_eigenvalue", True, f"λmin of the {kernel}: its slowest direction", source),
+        metric("largest_eigenvalue", False, f"λmax of the {kernel}: bounds the learning rate", source),
         Metric(f"{prefix}spectral_entropy", True, f"−Σ p ln p of the {kernel}'s spectrum, in nats", source),
-        Metric(f"{prefix}effective_rank", True, f"exp of the {kernel}'s spectral entropy", "Roy & Vetterli 2007"),
+        metric("effective_rank", True, f"exp of the {kernel}'s spectral entropy", "Roy & Vetterli 2007"),
     )
 
 
@@ -86,7 +87,7 @@ class KernelScorer(AbstractScorer):
     def grams(self, architectures: Sequence[Architecture], repeat: int) -> Grams:
         """Gram matrices of a chunk on one repeat's rows."""
         network = self._setup.network(repeat)
-        chunk = route(self._setup.space, architectures, self._setup.device)
+        chunk: Any = network.route(architectures, self._setup.device)
         return layerwise_grams(
             network,
             lambda images: network(images, chunk),

@@ -1,8 +1,15 @@
-"""All metrics, the scorers that compute them, and the presets that rank by them."""
+"""All metrics, the scorers that compute them, and the presets that rank by them.
 
-from collections.abc import Sequence
+A plug-in's entry point in the group ``metantk_nas.metrics`` is the class of a scorer: an `AbstractScorer` that is built
+from a `ScoringSetup`.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
+from metantk_nas import plugins
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.scorers.activations import ActivationOverlapScorer, LinearRegionScorer
 from metantk_nas.scorers.base import AbstractScorer
@@ -41,16 +48,38 @@ COST_METRICS = (
 )
 """Facts of an architecture that need no scorer."""
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*(m for scorer in SCORERS for m in scorer.metrics), *COST_METRICS)
-}
+LATENCY = "latency_ms"
+_LATENCY = Metric(
+    LATENCY,
+    False,
+    "median time of a forward pass on this machine, in milliseconds",
+    "measured, so it differs between machines and runs; ranks only where it is asked for",
+)
 
-OBJECTIVES: dict[str, Metric] = {
-    **METRICS,
-    **{metric.name: replace(metric, higher_is_better=False) for metric in COST_METRICS},
-    "score": Metric("score", False, "the combined ranks of --rank-by", "the ranking rule"),
-}
-"""What candidates may be compared by on a Pareto front."""
+_OF_SCORERS = (metric for scorer in SCORERS for metric in scorer.metrics)
+_BUILT_IN = {metric.name: metric for metric in (*_OF_SCORERS, *COST_METRICS, _LATENCY)}
+
+PLUGGED_IN: dict[str, type[AbstractScorer]] = {}
+"""Scorers of plug-ins by metric; filled when `METRICS` reads them."""
+
+
+def _read_plugin(_: str, offered: Any) -> Mapping[str, Metric]:
+    """Check what a plug-in offers, and remember its scorer."""
+    if not (isinstance(offered, type) and issubclass(offered, AbstractScorer)):
+        raise UsageError(f"it is {offered!r}; expected the class of an AbstractScorer")
+    metrics = {metric.name: metric for metric in offered.metrics}
+    known = {*_BUILT_IN, *PLUGGED_IN, *(scorer.name for scorer in (*SCORERS, *PLUGGED_IN.values()))}
+    if taken := known.intersection([offered.name, *metrics]):
+        raise UsageError(f"{', '.join(sorted(taken))} is there already; expected names of its own")
+    PLUGGED_IN.update(dict.fromkeys(metrics, offered))
+    return metrics
+
+
+METRICS = plugins.Registry(plugins.METRICS, _BUILT_IN, _read_plugin)
+"""All metrics by name."""
+
+_AS_OBJECTIVES = {metric.name: replace(metric, higher_is_better=False) for metric in COST_METRICS}
+_AS_OBJECTIVES["score"] = Metric("score", False, "the combined ranks of --rank-by", "the ranking rule")
 
 PRESETS: dict[str, RankRule] = {
     "metantk": RankRule("metantk", (METRICS["condition_number"], METRICS["trace"])),
@@ -74,7 +103,7 @@ def rank_rule(text: str) -> RankRule:
         if name not in METRICS:
             in_list = len(names) > 1
             kind = "metric" if in_list else "metric or ranking preset"
-            raise unknown_name(kind, name, METRICS if in_list else {*METRICS, *PRESETS})
+            raise METRICS.not_found(kind, name, also=() if in_list else PRESETS)
     if len(set(names)) < len(names):
         raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
     return RankRule(text, tuple(METRICS[name] for name in names))
@@ -101,18 +130,20 @@ def pareto_objectives(text: str) -> tuple[Metric, ...]:
     """
     names = [part.strip() for part in text.split(",")]
     for name in names:
-        if name not in OBJECTIVES:
-            raise unknown_name("objective", name, OBJECTIVES)
+        if name not in _AS_OBJECTIVES and name not in METRICS:
+            raise METRICS.not_found("objective", name, also=_AS_OBJECTIVES)
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--pareto {text!r} names {len(set(names))} objectives; expected at least two, each once.")
-    return tuple(OBJECTIVES[name] for name in names)
+    return tuple(_AS_OBJECTIVES.get(name) or METRICS[name] for name in names)
 
 
 def make_scorers(setup: ScoringSetup, metrics: Sequence[Metric]) -> list[AbstractScorer]:
     """Build the scorers that ``metrics`` need; the kernel scorer always."""
     wanted = {metric.name for metric in metrics}
-    return [
+    own = [
         scorer(setup)
         for scorer in SCORERS
         if scorer is KernelScorer or wanted.intersection(metric.name for metric in scorer.metrics)
     ]
+    plugged_in: dict[Any, None] = dict.fromkeys(PLUGGED_IN[name] for name in wanted if name in PLUGGED_IN)
+    return [*own, *(scorer(setup) for scorer in sorted(plugged_in, key=attrgetter("name")))]

@@ -11,9 +11,14 @@ from metantk_nas.episodes.episode import Episode, EpisodeSampler, kernel_rows
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.networks.build import build_shared
 from metantk_nas.networks.network import CellNetwork
+from metantk_nas.networks.norms import NormKind
+from metantk_nas.networks.own import OwnModule, OwnNetwork
 from metantk_nas.rng import child_seed
 from metantk_nas.spaces.space import Space
 from metantk_nas.types import Adaptation, EpisodeLayout, OutputReduction
+
+ScoredNetwork = CellNetwork | OwnNetwork
+"""A network whose layers scorers watch."""
 
 MAX_REDRAWS = 20
 """How often an episode that shares an image with another is drawn again."""
@@ -81,7 +86,7 @@ class ScoringSetup:
     """Everything a scorer needs beside the architectures; each repeat has its own weights and episodes.
 
     Args:
-        space: the search space, with the skeleton to score.
+        space: the search space, with the skeleton to score; or a module of one's own in its place.
         dataset: images by class; episodes are drawn from its base classes.
         kernel: episodes and adaptation.
         seed: seed of weights and episodes.
@@ -89,27 +94,33 @@ class ScoringSetup:
         dtype: type in which networks run.
     """
 
-    space: Space
+    space: Space | OwnModule
     dataset: FewShotDataset
     kernel: KernelSettings
     seed: int
     device: torch.device
     dtype: torch.dtype = torch.float32
-    _networks: dict[int, CellNetwork] = field(default_factory=dict, repr=False)
+    _networks: dict[int, ScoredNetwork] = field(default_factory=dict, repr=False)
     _rows: dict[int, Rows] = field(default_factory=dict, repr=False)
 
-    def network(self, repeat: int) -> CellNetwork:
+    def network(self, repeat: int) -> ScoredNetwork:
         """Weight-shared network of one repeat, built once."""
         if repeat not in self._networks:
-            network = build_shared(
-                self.space,
-                n_outputs=self.kernel.n_way,
-                in_channels=self.dataset.n_channels,
-                seed=child_seed(self.seed, "repeat", repeat),
-                device=self.device,
-            )
-            self._networks[repeat] = network.to(self.dtype)
+            self._networks[repeat] = self.build(child_seed(self.seed, "repeat", repeat)).to(self.dtype)
         return self._networks[repeat]
+
+    def build(self, seed: int, *, norm: NormKind = "group") -> ScoredNetwork:
+        """Build a network in float32, for scorers that want weights or a normalisation of their own."""
+        if isinstance(self.space, OwnModule):
+            return self.space.build(seed, norm, self.device)
+        return build_shared(
+            self.space,
+            n_outputs=self.kernel.n_way,
+            in_channels=self.dataset.n_channels,
+            seed=seed,
+            norm=norm,
+            device=self.device,
+        )
 
     def rows(self, repeat: int) -> Rows:
         """Episodes of one repeat as kernel rows, drawn once."""

@@ -1,14 +1,19 @@
-"""Search spaces are TOML files: those shipped in the ``search_spaces`` package, and a user's own by path."""
+"""Search spaces are TOML files: those shipped in the ``search_spaces`` package, a user's own by path, and plug-ins.
+
+A plug-in's entry point in the group ``metantk_nas.spaces`` is the path of a TOML file, or a `Space`.
+"""
 
 import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from metantk_nas import plugins
 from metantk_nas.errors import SpaceError, unknown_name
 from metantk_nas.spaces.space import Skeleton, Space
 
@@ -16,13 +21,20 @@ MAX_BYTES = 100_000
 
 
 def available_spaces() -> tuple[str, ...]:
-    """Names of the shipped spaces, sorted."""
+    """Names of the shipped spaces, sorted, then those of plug-ins."""
+    return tuple(spaces_by_name())
+
+
+@cache
+def spaces_by_name() -> "plugins.Registry[Callable[[], Space]]":
+    """What loads each space; ``broken`` names the plug-ins that cannot be."""
     entries = (entry.name for entry in files("search_spaces").iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml")))
+    shipped = sorted(name.removesuffix(".toml") for name in entries if name.endswith(".toml"))
+    return plugins.Registry(plugins.SPACES, {name: partial(_load_shipped, name) for name in shipped}, _read_plugin)
 
 
 def load_space(name_or_path: str | os.PathLike[str]) -> Space:
-    """Load a shipped space by name, or a user's own by path.
+    """Load a shipped space or a plug-in's by name, or a user's own by path.
 
     Args:
         name_or_path: a path if it ends in ``.toml`` or contains a path separator, else a name.
@@ -32,17 +44,33 @@ def load_space(name_or_path: str | os.PathLike[str]) -> Space:
     """
     text = os.fspath(name_or_path)
     if text.endswith(".toml") or "/" in text or os.sep in text:
-        path = Path(os.path.expanduser(text))  # unlike Path.expanduser it leaves an unknown ~user alone
-        try:
-            content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-        except OSError as error:
-            raise SpaceError(f"cannot read the search space {text}: {error.strerror}.") from error
-        if content is None:
-            raise SpaceError(f"{text} has more than {MAX_BYTES:,} bytes; a search space is a short TOML file.")
-        return _parse(content, text)
-    if text not in available_spaces():
-        raise unknown_name("space", text, available_spaces(), SpaceError)
-    return _parse((files("search_spaces") / f"{text}.toml").read_bytes(), f"{text}.toml")
+        return _load_file(text)
+    if text not in spaces_by_name():
+        raise spaces_by_name().not_found("space", text, SpaceError)
+    return spaces_by_name()[text]()
+
+
+def _load_shipped(name: str) -> Space:
+    return _parse((files("search_spaces") / f"{name}.toml").read_bytes(), f"{name}.toml")
+
+
+def _load_file(text: str) -> Space:
+    path = Path(os.path.expanduser(text))  # unlike Path.expanduser it leaves an unknown ~user alone
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise SpaceError(f"cannot read the search space {text}: {error.strerror}.") from error
+    if content is None:
+        raise SpaceError(f"{text} has more than {MAX_BYTES:,} bytes; a search space is a short TOML file.")
+    return _parse(content, text)
+
+
+def _read_plugin(name: str, offered: object) -> Mapping[str, Callable[[], Space]]:
+    """What loads a plug-in's space, under the name of the entry point."""
+    if not isinstance(offered, Space | str | os.PathLike):
+        raise SpaceError(f"it is {offered!r}; expected the path of a TOML file, or a Space")
+    space = offered if isinstance(offered, Space) else _load_file(os.fspath(offered))
+    return {name: lambda: space}
 
 
 def _parse(content: bytes, file_name: str) -> Space:

@@ -9,7 +9,7 @@ def test_no_two_scorers_share_a_metric_or_a_name() -> None:
     names = [metric.name for scorer in SCORERS for metric in scorer.metrics]
     assert len(set(names)) == len(names)
     assert len({scorer.name for scorer in SCORERS}) == len(SCORERS)
-    assert METRICS.keys() == {*names, "params", "macs"}
+    assert METRICS.keys() == {*names, "params", "macs", "latency_ms"}
 
 
 def test_every_metric_says_what_it_is_and_where_it_comes_from() -> None:
