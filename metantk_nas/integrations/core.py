@@ -1,7 +1,7 @@
 """One architecture in, one row out: what every adapter stands on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.tasks import Item, Task, compute, give_up
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.results import aggregate, repeat_table
+from metantk_nas.scorers.registry import LATENCY, METRICS
 from metantk_nas.spaces.flat import decode
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
@@ -26,13 +27,19 @@ class ArchitectureScorer:
 
     Args:
         spec: space, data, episodes, repeats, seed and metrics, as for a search; searcher and budget do not matter.
+        recipe: what it works with is built by this, such as the parcel of a `Workbench`, and not loaded from files.
     """
 
     spec: SearchSpec
+    recipe: Callable[[], Workbench] | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what was loaded; whoever unpickles it loads it again when it is called."""
-        return {"spec": self.spec}
+        return {"spec": self.spec, "recipe": self.recipe}
+
+    def packed(self) -> "ArchitectureScorer":
+        """Return one that takes its images along, for machines that have no file of this one."""
+        return replace(self, recipe=self._bench.parcel)
 
     @property
     def space(self) -> Space:
@@ -57,10 +64,20 @@ class ArchitectureScorer:
             for scorer in bench.scorers:
                 task = Task(scorer.name, repeat, (Item(key, scored, 1.0),))
                 scores += compute(bench, task) or give_up(bench, task)
-        row = aggregate(repeat_table(scores)).loc[key]
-        cost = bench.cost(genotype)
-        sizes = {"params": cost.params, "macs": cost.macs}
-        return {"arch": space.format(genotype), "key": key, **dict(zip(row.index, row, strict=True)), **sizes}
+        row = aggregate(repeat_table(scores), METRICS).loc[key]
+        scored_as = {"arch": space.format(genotype), "key": key}
+        return {**scored_as, **dict(zip(row.index, row, strict=True)), **self.cost(genotype)}
+
+    def cost(self, architecture: AnyArchitecture) -> dict[str, float]:
+        """Count ``params`` and ``macs`` of an architecture, which costs next to nothing; time it where that is asked.
+
+        Raises:
+            GenotypeError: it is no architecture of the space.
+        """
+        genotype = self._read(architecture)
+        cost = self._bench.cost(genotype)
+        latency = {LATENCY: self._bench.latencies(genotype)} if self.spec.wants_latency else {}
+        return {"params": cost.params, "macs": cost.macs, **latency}
 
     def _read(self, architecture: AnyArchitecture) -> Genotype:
         if isinstance(architecture, str):
@@ -72,4 +89,4 @@ class ArchitectureScorer:
 
     @cached_property
     def _bench(self) -> Workbench:
-        return Workbench.of(self.spec)
+        return self.recipe() if self.recipe else Workbench.of(self.spec)
