@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metantk_nas.api import score as score
+    from metantk_nas.api import score_module as score_module
     from metantk_nas.api import search as search
     from metantk_nas.api import train as train
     from metantk_nas.spaces.load import load_space as load_space
 
-__all__ = ["load_space", "score", "search", "train"]
+__all__ = ["load_space", "score", "score_module", "search", "train"]
 
 _HOMES = {
     "load_space": "metantk_nas.spaces.load",
     "score": "metantk_nas.api",
+    "score_module": "metantk_nas.api",
     "search": "metantk_nas.api",
     "train": "metantk_nas.api",
 }

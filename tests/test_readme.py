@@ -75,6 +75,6 @@ def test_every_command_and_option_in_readme_exists():
         command, options = known[name], rest
         if hasattr(command, "commands"):
             inner, _, options = rest.strip().partition(" ")
-            command = command.commands[inner]
+            command = command.commands[inner] if inner else command
         flags = {flag for parameter in command.params for flag in parameter.opts}
         assert set(re.findall(r"--[a-z][a-z-]*", options)) <= flags, (name, options)

@@ -1,14 +1,15 @@
 """The program: its commands, and how errors leave it."""
 
 import errno
+import inspect
 from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from metantk_nas.cli import bench, datasets, export, lists, runs
+from metantk_nas.cli import bench, datasets, export, lists, past, run_file, runs
 from metantk_nas.cli.screen import print_error, stderr, stdout
 from metantk_nas.errors import MetaNTKError, UsageError
 
@@ -16,7 +17,29 @@ INTERRUPTED = 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _TeachingGroup(TyperGroup):
+def _without_values(params: list[Any]) -> list[Any]:
+    """Let help show no value behind options that take none."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class _Command(TyperCommand):
+    """A command whose flags are shown as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_values(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """A group of commands whose flags are shown as flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_values(super().get_params(ctx))
+
+
+class _TeachingGroup(_Group):
     """Turns errors raised on purpose into one line and an exit code; ``--debug`` shows the traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -37,10 +60,17 @@ class _TeachingGroup(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
+EXAMPLE = """\
+A first look, in seconds:
+
+metantk-nas search --space nas_bench_201 --budget 12 --init-channels 8 --n-cells 3
+
+Then open the report that it names. Every command explains itself with --help."""
+
 app = typer.Typer(
     cls=_TeachingGroup,
     name="metantk-nas",
-    help="Rank untrained architectures for few-shot learning by their Meta Neural Tangent Kernel, then train the best.",
+    epilog=EXAMPLE,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -67,27 +97,33 @@ def main(
     """Rank untrained architectures for few-shot learning by their Meta Neural Tangent Kernel, then train the best."""
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    runs.search,
-    runs.score,
-    runs.train,
-    runs.predict,
-    runs.report,
-    export.export,
-    lists.spaces,
-    lists.learners,
-    lists.searchers,
-    lists.metrics,
-)
-for _command in _COMMANDS:
-    app.command()(_command)
+MAKE, KEEP, KNOW = "Search, train, use", "Look back, hand on", "What there is"
 
-_bench = typer.Typer(no_args_is_help=True)
-_bench.command()(bench.build)
-_bench.command()(bench.correlate)
-app.add_typer(_bench, name="bench", help="Measure how architectures learn from few images, and what foretells it.")
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    MAKE: (run_file.init, runs.search, runs.score, runs.train, runs.predict),
+    KEEP: (past.report, past.rerun, export.export),
+    KNOW: (lists.spaces, lists.learners, lists.searchers, lists.metrics),
+}
 
-_datasets = typer.Typer(invoke_without_command=True)
+
+def _add(group: typer.Typer, command: Callable[..., None], panel: str | None = None) -> None:
+    """Add a command; the lines of its docstring's paragraphs are joined, for help to break them anew."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    group.command(cls=_Command, help=text, rich_help_panel=panel)(command)
+
+
+for _panel, _members in _COMMANDS.items():
+    for _command in _members:
+        _add(app, _command, _panel)
+
+_bench = typer.Typer(cls=_Group, no_args_is_help=True)
+_add(_bench, bench.build)
+_add(_bench, bench.correlate)
+_ABOUT_BENCH = "Measure how architectures learn from few images, and what foretells it."
+app.add_typer(_bench, name="bench", help=_ABOUT_BENCH, rich_help_panel=KEEP)
+
+_datasets = typer.Typer(cls=_Group, invoke_without_command=True)
 _datasets.callback()(datasets.list_datasets)
-_datasets.command()(datasets.check)
-app.add_typer(_datasets, name="datasets")
+_add(_datasets, datasets.check)
+app.add_typer(_datasets, name="datasets", rich_help_panel=KNOW)

@@ -1,12 +1,13 @@
 """Commands that list what there is: spaces, learners, searchers and metrics."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from metantk_nas.cli import options as opt
-from metantk_nas.cli.screen import print_facts, print_list
-from metantk_nas.spaces.load import available_spaces, load_space
+from metantk_nas.cli.screen import print_facts, print_list, print_note
+from metantk_nas.plugins import Registry
+from metantk_nas.spaces.load import load_space, spaces_by_name
 
 
 def spaces(
@@ -16,12 +17,13 @@ def spaces(
 ) -> None:
     """List the search spaces, or describe one."""
     if name is None:
-        listed = [load_space(each) for each in available_spaces()]
-        print_list(
-            ["name", "architectures", "description"],
-            [{"name": s.name, "architectures": f"{s.size:,}", "description": s.description} for s in listed],
-            as_json=as_json,
-        )
+        listed = {each: load_space(each) for each in spaces_by_name()}
+        rows = [
+            {"name": name, "architectures": f"{each.size:,}", "description": each.description}
+            for name, each in listed.items()
+        ]
+        print_list(["name", "architectures", "description"], rows, as_json=as_json)
+        _print_broken(spaces_by_name())
         return
     space = load_space(name)
     skeleton = space.skeleton
@@ -56,6 +58,7 @@ def learners(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
         for info in LEARNERS.values()
     ]
     print_list(["name", "description", "paper", "settings"], rows, as_json=as_json)
+    _print_broken(LEARNERS)
 
 
 def searchers(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
@@ -97,3 +100,10 @@ def metrics(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
         for name, rule in PRESETS.items()
     ]
     print_list(["name", "better", "description", "source"], rows, as_json=as_json)
+    _print_broken(METRICS)
+
+
+def _print_broken(registry: Registry[Any]) -> None:
+    """Tell of plug-ins that could not be loaded."""
+    for sentence in registry.broken:
+        print_note(sentence)

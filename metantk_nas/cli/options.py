@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from metantk_nas.cli import complete
+
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -26,8 +28,22 @@ def _remember_debug(ctx: typer.Context, value: bool) -> bool:
 
 WHAT, EPISODES, SEARCH, TRAIN, RUN = "What to score", "Episodes and kernel", "Search", "Few-shot training", "Run"
 
-Space = Annotated[str, typer.Option(help="Search space: a name (see `spaces`) or a TOML file.", rich_help_panel=WHAT)]
-Data = Annotated[str, typer.Option(help="Images: a name (see `datasets`), a folder, or hf:NAME.", rich_help_panel=WHAT)]
+Space = Annotated[
+    str,
+    typer.Option(
+        help="Search space: a name (see `spaces`) or a TOML file.",
+        autocompletion=complete.spaces,
+        rich_help_panel=WHAT,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="Images: a name (see `datasets`), a folder, or hf:NAME.",
+        autocompletion=complete.data,
+        rich_help_panel=WHAT,
+    ),
+]
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data set's files are.", rich_help_panel=WHAT)]
 Rotations = Annotated[
     bool, typer.Option("--rotations", help="Omniglot: rotated base classes become classes.", rich_help_panel=WHAT)
@@ -57,11 +73,17 @@ Preset = Annotated[
     str,
     typer.Option(
         help="A paper's search: metantk-nas-2022, metantk-nas-2022-anil. Options that are given win over it.",
+        autocompletion=complete.presets,
         rich_help_panel=WHAT,
     ),
 ]
 Searcher = Annotated[
-    str, typer.Option(help="How architectures are proposed (see `searchers`).", rich_help_panel=SEARCH)
+    str,
+    typer.Option(
+        help="How architectures are proposed (see `searchers`).",
+        autocompletion=complete.searchers,
+        rich_help_panel=SEARCH,
+    ),
 ]
 SearcherSettings = Annotated[
     list[str] | None,
@@ -73,23 +95,44 @@ Budget = Annotated[
 ]
 Pareto = Annotated[
     str,
-    typer.Option(help="Also compare by objectives: metrics or score, e.g. params,score.", rich_help_panel=SEARCH),
+    typer.Option(
+        help="Also compare by objectives: metrics or score, e.g. params,score.",
+        autocompletion=complete.objectives,
+        rich_help_panel=SEARCH,
+    ),
 ]
 FidelityText = Annotated[
     str,
     typer.Option(
         "--fidelity",
-        help="Cheap looks at all, the best in full: auto, or image_size=16,keep=0.25/repeats=1,keep=0.4.",
+        help="Cheap looks at all, the best in full: auto, or looks such as image_size=16,keep=0.25 joined by /.",
         rich_help_panel=SEARCH,
     ),
 ]
 RankBy = Annotated[
-    str, typer.Option(help="metantk, metantk-nas, or metrics: a,b,… (see `metrics`).", rich_help_panel=SEARCH)
+    str,
+    typer.Option(
+        help="Order: metantk, metantk-nas, or metrics: a,b,… (see `metrics`).",
+        autocompletion=complete.rules,
+        rich_help_panel=SEARCH,
+    ),
 ]
 Ranks = Annotated[
-    str, typer.Option(help="Also rank by these presets, a column each: metantk,metantk-nas.", rich_help_panel=SEARCH)
+    str,
+    typer.Option(
+        help="Also rank by these presets, a column each: metantk,metantk-nas.",
+        autocompletion=complete.rank_presets,
+        rich_help_panel=SEARCH,
+    ),
 ]
-Metrics = Annotated[str, typer.Option(help="Further metrics to compute: a,b,….", rich_help_panel=SEARCH)]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        help="Further metrics to compute: a,b,… (see `metrics`).",
+        autocompletion=complete.metrics,
+        rich_help_panel=SEARCH,
+    ),
+]
 MaxParams = Annotated[
     int | None,
     typer.Option(parser=_parse_count, metavar="N", help="Skip larger networks, e.g. 2M.", rich_help_panel=SEARCH),
@@ -98,6 +141,13 @@ MaxMacs = Annotated[
     int | None,
     typer.Option(parser=_parse_count, metavar="N", help="Skip costlier networks, e.g. 200M.", rich_help_panel=SEARCH),
 ]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS", help="Skip networks that take longer here, timed before kernels.", rich_help_panel=SEARCH
+    ),
+]
+LatencyBatch = Annotated[int, typer.Option(help="Images of a timed batch (latency_ms).", rich_help_panel=SEARCH)]
 Chunk = Annotated[
     int | None,
     typer.Option(help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN),
@@ -112,18 +162,31 @@ Devices = Annotated[
     str | None,
     typer.Option(metavar="LIST", help="A worker process on each: cuda:0,cuda:1 or cpu,cpu.", rich_help_panel=RUN),
 ]
+EngineName = Annotated[
+    Literal["local", "ray"], typer.Option(help="This machine, or workers on a Ray cluster.", rich_help_panel=RUN)
+]
+Address = Annotated[
+    str,
+    typer.Option(help="Ray cluster: auto (this machine's), HOST:PORT, local (start one here).", rich_help_panel=RUN),
+]
+RayWorkers = Annotated[
+    int | None, typer.Option(metavar="N", help="Workers on the cluster (as many as fit).", rich_help_panel=RUN)
+]
+GpusPerWorker = Annotated[
+    float, typer.Option(metavar="SHARE", help="Of a GPU, for each of them: 1, 0.5 or 0.", rich_help_panel=RUN)
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
 Out = Annotated[
     Path | None,
     typer.Option(help="Directory of the run (results/<space>-<data>-seed<k>).", rich_help_panel=RUN),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel=RUN)]
-Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the traceback of an error.", callback=_remember_debug, rich_help_panel=RUN),
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_remember_debug)]
+Learner = Annotated[
+    str,
+    typer.Option(help="Few-shot learner (see `learners`).", autocompletion=complete.learners, rich_help_panel=TRAIN),
 ]
-Learner = Annotated[str, typer.Option(help="Few-shot learner (see `learners`).", rich_help_panel=TRAIN)]
 TrainBudget = Annotated[
     int | None, typer.Option(help="Training episodes, or batches of images for rfs (500).", rich_help_panel=TRAIN)
 ]

@@ -1,4 +1,4 @@
-"""Commands that work: search, score, train and report."""
+"""Commands that work: search, score, train and predict."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from metantk_nas.cli import options as opt
+from metantk_nas.cli import run_file
 from metantk_nas.cli.given import (
     command_words,
     field_names,
@@ -33,6 +34,7 @@ from metantk_nas.errors import UsageError
 
 def search(
     ctx: typer.Context,
+    config: run_file.Config = None,
     preset: opt.Preset = "",
     space: opt.Space = "darts",
     data: opt.Data = "glyphs",
@@ -60,7 +62,11 @@ def search(
     metrics: opt.Metrics = "",
     max_params: opt.MaxParams = None,
     max_macs: opt.MaxMacs = None,
-    train_top: Annotated[int, typer.Option(min=0, help="Train this many of the best.", rich_help_panel=opt.TRAIN)] = 0,
+    max_latency: opt.MaxLatency = None,
+    latency_batch: opt.LatencyBatch = 1,
+    train_top: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Train this many of the best.", rich_help_panel=opt.TRAIN)
+    ] = 0,
     learner: opt.Learner = "protonet",
     train_budget: opt.TrainBudget = None,
     task_weighting: opt.TaskWeighting = None,
@@ -72,6 +78,10 @@ def search(
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     devices: opt.Devices = None,
+    engine: opt.EngineName = "local",
+    address: opt.Address = "local",
+    ray_workers: opt.RayWorkers = None,
+    gpus_per_worker: opt.GpusPerWorker = 0.0,
     memory: opt.Memory = None,
     chunk: opt.Chunk = None,
     out: opt.Out = None,
@@ -104,7 +114,19 @@ def search(
 
 
 def score(
-    archs: Annotated[list[str], typer.Argument(metavar="ARCH…", help="Texts, a file with one a line, or - for stdin.")],
+    archs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ARCH…", help="Texts, files with one a line, or - for stdin.", show_default=False),
+    ] = None,
+    module: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PACKAGE:FACTORY",
+            help="Also your own network, a class or function that returns an nn.Module. It is made comparable: batch "
+            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs.",
+            rich_help_panel=opt.WHAT,
+        ),
+    ] = None,
     space: opt.Space = "darts",
     data: opt.Data = "glyphs",
     data_root: opt.DataRoot = None,
@@ -124,25 +146,31 @@ def score(
     rank_by: opt.RankBy = "metantk",
     ranks: opt.Ranks = "",
     metrics: opt.Metrics = "",
+    latency_batch: opt.LatencyBatch = 1,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     devices: opt.Devices = None,
+    engine: opt.EngineName = "local",
+    address: opt.Address = "local",
+    ray_workers: opt.RayWorkers = None,
+    gpus_per_worker: opt.GpusPerWorker = 0.0,
     memory: opt.Memory = None,
     chunk: opt.Chunk = None,
     out: Annotated[Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=opt.RUN)] = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Score given architectures: the same rows as a search writes."""
+    """Score given architectures, and any networks beside them: the same rows as a search writes."""
     given = dict(locals())
     from metantk_nas import api
+    from metantk_nas.experiment.modules import load_factory
     from metantk_nas.experiment.spec import SearchSpec
 
     chosen = {name: given[name] for name in field_names(SearchSpec) if name in given}
+    chosen["modules"] = {text: load_factory(text) for text in module or []}
+    texts = read_archs(archs or []) if archs or not module else []
     with progress_bars() as progress:
-        ranking = api.score(
-            read_archs(archs), out=out, command=command_words(), progress=progress, note=print_note, **chosen
-        )
+        ranking = api.score(texts, out=out, command=command_words(), progress=progress, note=print_note, **chosen)
     if as_json:
         print_json(rows_of(ranking))
     else:
@@ -150,8 +178,10 @@ def score(
 
 
 def train(
-    run: Annotated[Path | None, typer.Argument(help="Directory of a search.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Train this many of its best.", rich_help_panel=opt.WHAT)] = 1,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Directory of a search.")] = None,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Train this many of its best.", rich_help_panel=opt.WHAT)
+    ] = 1,
     arch: Annotated[
         str | None,
         typer.Option(help="Instead of RUN: an architecture text, conv4, or mlp (for sine).", rich_help_panel=opt.WHAT),
@@ -233,13 +263,3 @@ def predict(
         return
     print_labels(table["label"].value_counts().to_dict(), int(table["label"].isna().sum()))
     stdout.print(f"Predictions: {out}", highlight=False, soft_wrap=True)
-
-
-def report(
-    run: Annotated[Path, typer.Argument(help="Directory of a search.")],
-    debug: opt.Debug = False,
-) -> None:
-    """Draw a run's report.html and plots anew."""
-    from metantk_nas.experiment import scoring
-
-    stdout.print(str(scoring.redraw(run)), highlight=False, soft_wrap=True)

@@ -170,6 +170,19 @@ def print_correlation(rows: Sequence[Mapping[str, Any]]) -> None:
     stdout.print(table)
 
 
+def print_changes(changes: Sequence[tuple[str, str, str]]) -> None:
+    """Print what a manifest records that is different now."""
+    if not changes:
+        stdout.print("Data, space, device, threads, versions and commit are those that were recorded.")
+        return
+    table = Table(title="What is not as it was recorded")
+    for name in ("", "recorded", "here"):
+        table.add_column(name, overflow="fold")
+    for change in changes:
+        table.add_row(*map(escape, change))
+    stdout.print(table)
+
+
 def rows_of(ranking: "Ranking") -> list[dict[str, Any]]:
     """Rows of a ranking as plain values."""
     rows: list[dict[str, Any]] = json.loads(ranking.frame.to_json(orient="records"))

@@ -13,6 +13,7 @@ from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import RunError
 from metantk_nas.experiment.engine import Engine
 from metantk_nas.experiment.fidelity import Look
+from metantk_nas.experiment.latency import SCORER as LATENCY_SCORER
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import Note
@@ -56,9 +57,7 @@ def search(
     """
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
-    problem = SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed, bench.order)
-    searcher = make_searcher(spec.searcher, problem, spec.searcher_settings)
-    return _run(bench, searcher, out, command=command, progress=progress, note=note)
+    return carry_out(bench, searcher_of(bench), out, command=command, progress=progress, note=note)
 
 
 def score(
@@ -86,7 +85,7 @@ def score(
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
     given = GivenSearcher([bench.space.parse(arch) for arch in archs])
-    return _run(bench, given, out, command=command, progress=progress, note=note)
+    return carry_out(bench, given, out, command=command, progress=progress, note=note)
 
 
 def load_ranking(run: Path, space: Space) -> Ranking:
@@ -133,7 +132,54 @@ def refuse_foreign(out: Path) -> None:
         raise RunError(f"--out {out} is not empty and holds no run (it has {found[0]!r}); choose another directory.")
 
 
-def _run(
+def searcher_of(bench: Workbench) -> AbstractSearcher:
+    """Make the searcher that a workbench's spec names."""
+    spec = bench.spec
+    problem = SearchProblem(bench.space, spec.candidate_budget, spec.seed, bench.allowed, bench.order)
+    return make_searcher(spec.searcher, problem, spec.searcher_settings)
+
+
+def rank_proposals(
+    bench: Workbench,
+    searcher: AbstractSearcher,
+    scores: Path,
+    *,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Ranking:
+    """Score what a searcher proposes and rank it; no file is written but the store.
+
+    Args:
+        bench: space, data and scorers.
+        searcher: proposes.
+        scores: file of the store; scores that it holds are not computed again.
+        progress: as in `search`.
+        note: as in `search`.
+
+    Raises:
+        RunError: ``scores`` belongs to another run.
+    """
+    spec = bench.spec
+    with ScoreStore(scores, bench.fingerprint) as store:
+        if spec.wants_latency:
+            bench.latencies.keep_in(store)
+        with Engine(bench.first_look, store, note) as engine:
+            _converse(bench, searcher, store, engine, progress)
+        candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
+        screened_out = _look_again(bench, store, candidates, progress, note)
+        return make_ranking(
+            candidates,
+            store.scores({candidate.key for candidate in candidates}),
+            spec.rule,
+            spec.seed,
+            objectives=spec.objectives,
+            also=spec.further_rules,
+            metrics=bench.metrics,
+            screened_out=screened_out,
+        )
+
+
+def carry_out(
     bench: Workbench,
     searcher: AbstractSearcher,
     out: Path,
@@ -142,26 +188,22 @@ def _run(
     progress: Progress | None,
     note: Note | None,
 ) -> Ranking:
-    """Score architectures as they are asked for, then write what the run leaves behind."""
-    spec = bench.spec
-    with ScoreStore(out / "scores.sqlite", bench.fingerprint) as store:
-        with Engine(bench.first_look, store, note) as engine:
-            _converse(bench, searcher, store, engine, progress)
-        candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
-        screened_out = _look_again(bench, store, candidates, progress, note)
-        ranking = make_ranking(
-            candidates,
-            store.scores({candidate.key for candidate in candidates}),
-            spec.rule,
-            spec.seed,
-            objectives=spec.objectives,
-            also=spec.further_rules,
-            screened_out=screened_out,
-        )
-    manifest = {**_earlier_training(out), **_manifest(bench, ranking, command)}
+    """Score architectures as they are asked for, then write what the run leaves behind.
+
+    Args:
+        bench: space, data and scorers.
+        searcher: proposes.
+        out: as in `search`.
+        command: as in `search`.
+        progress: as in `search`.
+        note: as in `search`.
+    """
+    ranking = rank_proposals(bench, searcher, out / "scores.sqlite", progress=progress, note=note)
+    given = {"given": True} if isinstance(searcher, GivenSearcher) else {}
+    manifest = {**_earlier_training(out), **manifest_of(bench, ranking, command), **given}
     ranking.save(out / "ranking.csv")
     if isinstance(searcher, PruningSearcher):
-        write_text(out / "pruning.csv", _pruning_table(searcher, spec))
+        write_text(out / "pruning.csv", _pruning_table(searcher, bench.spec))
     write_json(out / "manifest.json", manifest)
     write_report(out, bench.space)
     return _buildable(ranking, bench.space, manifest)
@@ -176,6 +218,7 @@ def _converse(
         while engine.hungry and (architectures := searcher.ask(ASK)):
             batch = [_candidate(bench, each, at) for at, each in enumerate(architectures, n_asked)]
             n_asked += len(batch)
+            _time(bench, architectures)
             store.add_candidates(batch)
             engine.submit(batch)
         if engine.idle:
@@ -185,6 +228,14 @@ def _converse(
             n_done += 1
             if progress is not None:
                 progress("scoring", n_done, searcher.total)
+
+
+def _time(bench: Workbench, architectures: Sequence[Architecture]) -> None:
+    """Measure the latencies of finished architectures, where they are wanted and not known yet."""
+    if bench.spec.wants_latency:
+        for architecture in architectures:
+            if isinstance(architecture, Genotype):
+                bench.latencies(architecture)
 
 
 def _look_again(
@@ -231,7 +282,10 @@ def _score_all(engine: Engine, candidates: Sequence[Candidate], progress: Progre
 
 
 def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | None:
-    """Gather what a searcher is told of a candidate, ``[metric, repeat]``; None unless all of it is in order."""
+    """Gather what a searcher is told of a candidate, ``[metric, repeat]``; None unless all of it is in order.
+
+    A latency is measured once and holds for all repeats.
+    """
     look = bench.first_look
     n_repeats = look.spec.repeats
     values = {name: np.full(n_repeats, np.nan) for name in (metric.name for metric in bench.spec.told)}
@@ -241,7 +295,7 @@ def _told(bench: Workbench, store: ScoreStore, candidate: Candidate) -> Told | N
             return None
         for name, value in found.values.items():  # noqa: PD011, a Score is no data frame
             if name in values and name not in {"params", "macs"}:
-                values[name][found.repeat] = value
+                values[name][slice(None) if found.scorer == LATENCY_SCORER else found.repeat] = value
     table = np.stack(list(values.values()))
     return table if np.isfinite(table).all() else None
 
@@ -285,7 +339,7 @@ def _candidate(bench: Workbench, architecture: Architecture, position: int) -> C
     )
 
 
-def _manifest(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> dict[str, Any]:
+def manifest_of(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> dict[str, Any]:
     """Say how a ranking was made; ``seconds`` is what scoring took, over all sittings."""
     spec, rule = bench.spec, bench.spec.rule
     status = ranking.frame["status"].value_counts()

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.experiment.memory import parse_memory
 from metantk_nas.networks.build import resize
-from metantk_nas.scorers.registry import pareto_objectives, preset_rule, rank_rule
+from metantk_nas.scorers.registry import LATENCY, pareto_objectives, preset_rule, rank_rule
 from metantk_nas.scorers.setup import KernelSettings
 from metantk_nas.searchers.registry import make_settings, searcher_entry
 from metantk_nas.spaces.load import load_space
@@ -17,6 +17,9 @@ from metantk_nas.types import Metric, RankRule
 
 DEFAULT_BUDGET = 48
 """Architectures that a search scores when it needs a budget and none is given."""
+
+Engine = Literal["local", "ray"]
+"""What carries a search: this machine, or a Ray cluster."""
 
 _METANTK_NAS = {
     "space": "darts_fewshot",
@@ -76,13 +79,21 @@ class SearchSpec(KernelSettings):
         metrics: further metrics to compute, comma-separated.
         max_params: architectures with more parameters are never scored.
         max_macs: architectures with more multiply–accumulates are never scored.
+        max_latency: architectures that take longer, in milliseconds on ``device`` (`metantk_nas.networks.latency`),
+            are never scored. Each is timed once, in this process; workers beside it disturb.
+        latency_batch: images of a timed batch.
         seed: seed of everything.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
         devices: comma-separated devices, each of which gets a worker process; one device in this process where None.
+        engine: ``"local"``, or ``"ray"`` for workers on a Ray cluster, each with a core.
+        address: of the Ray cluster: ``"auto"`` for the one this machine belongs to, ``"host:port"`` of its head, or
+            ``"local"`` to start one here.
+        ray_workers: workers on the cluster; as many as it has room for where None.
+        gpus_per_worker: share of a GPU that each of them holds, in [0, 1]; they compute on a GPU if it is not 0.
         memory: what this process and its workers may take on the CPU, and each GPU's share, such as ``"4GiB"``;
-            chosen where None.
-        chunk: candidates evaluated at once; chosen by memory where None. Devices, memory and chunk do not change
-            the result.
+            of a cluster, what each worker may take; chosen where None.
+        chunk: candidates evaluated at once; chosen by memory where None. Engine, devices, memory and chunk do not
+            change the result.
 
     Raises:
         UsageError: an unknown searcher or setting of it, or a request that the searcher cannot keep.
@@ -106,15 +117,22 @@ class SearchSpec(KernelSettings):
     metrics: str = ""
     max_params: int | None = None
     max_macs: int | None = None
+    max_latency: float | None = None
+    latency_batch: int = 1
     seed: int = 0
     device: str = "auto"
     devices: str | None = None
+    engine: Engine = "local"
+    address: str = "local"
+    ray_workers: int | None = None
+    gpus_per_worker: float = 0.0
     memory: str | None = None
     chunk: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("n_episodes", "repeats", "image_size", "chunk", "init_channels", "n_cells"):
+        counts = ("n_episodes", "repeats", "image_size", "chunk", "init_channels", "n_cells", "latency_batch")
+        for name in (*counts, "ray_workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{_flag(name)} is {value}; expected at least 1.")
@@ -123,12 +141,19 @@ class SearchSpec(KernelSettings):
         if self.pareto:
             pareto_objectives(self.pareto)
         _ = self.further_rules  # names nothing that is not there
-        refused = ("budget", "max_params", "max_macs", "pareto", "fidelity")
+        if self.max_latency is not None and not self.max_latency > 0:
+            raise UsageError(f"--max-latency is {self.max_latency}; expected milliseconds, more than 0.")
+        refused = ("budget", "max_params", "max_macs", "max_latency", "pareto", "fidelity")
         chosen = [name for name in refused if getattr(self, name)]
         if chosen and searcher_entry(self.searcher).narrows:
             raise UsageError(
                 f"searcher {self.searcher!r} narrows the whole space to one architecture, it cannot keep "
                 f"{', '.join(map(_flag, chosen))}; leave it out, or use --searcher evolution."
+            )
+        if LATENCY in {metric.name for metric in self.rule.metrics} and searcher_entry(self.searcher).narrows:
+            raise UsageError(
+                f"searcher {self.searcher!r} compares networks that are not finished, and {LATENCY} is measured of "
+                "finished ones; leave it out of --rank-by, or use --searcher evolution."
             )
 
     def _check_machine(self) -> None:
@@ -142,6 +167,24 @@ class SearchSpec(KernelSettings):
             )
         if not all(self.worker_devices):
             raise UsageError(f"--devices {self.devices!r} leaves a device out; expected for example cpu,cpu.")
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        """Refuse an engine that there is not, and settings of the other one."""
+        if self.engine not in (engines := get_args(Engine)):
+            raise unknown_name("engine", self.engine, engines)
+        if not 0 <= self.gpus_per_worker <= 1:
+            raise UsageError(f"--gpus-per-worker is {self.gpus_per_worker}; expected a share of one GPU, from 0 to 1.")
+        here, there = ("device", "devices"), ("address", "ray_workers", "gpus_per_worker")
+        for name in here if self.is_clustered else there:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                fitting = "--engine local" if self.is_clustered else "--engine ray"
+                raise UsageError(f"{_flag(name)} was given with --engine {self.engine}; it goes with {fitting}.")
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether workers on a cluster score."""
+        return self.engine == "ray"
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
@@ -173,6 +216,17 @@ class SearchSpec(KernelSettings):
         """The metrics whose values a searcher is told: those that rank, then further objectives."""
         metrics = {metric.name: metric for metric in self.rule.metrics}
         return (*metrics.values(), *(each for each in self.objectives if each.name not in {*metrics, "score"}))
+
+    @property
+    def wanted(self) -> tuple[Metric, ...]:
+        """All metrics that are asked for."""
+        extra = rank_rule(self.metrics).metrics if self.metrics else ()
+        return (*self.told, *extra, *(metric for rule in self.further_rules for metric in rule.metrics))
+
+    @property
+    def wants_latency(self) -> bool:
+        """Whether latencies are measured."""
+        return self.max_latency is not None or LATENCY in {metric.name for metric in self.wanted}
 
     def load_space(self) -> Space:
         """Load the search space, with the skeleton of this spec."""

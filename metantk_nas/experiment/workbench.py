@@ -5,19 +5,24 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
+from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metantk_nas.episodes.dataset import FewShotDataset
+from metantk_nas.episodes.dataset import FewShotDataset, ImageSplit
 from metantk_nas.episodes.load import load_dataset
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import UsageError
 from metantk_nas.experiment.fidelity import PREFIXES, Look, read_looks
+from metantk_nas.experiment.latency import SCORER as LATENCY_SCORER
+from metantk_nas.experiment.latency import Latencies
 from metantk_nas.experiment.spec import SearchSpec
+from metantk_nas.networks.build import build_network
 from metantk_nas.networks.cost import CostModel
+from metantk_nas.networks.latency import latency_ms, measuring_facts
 from metantk_nas.ordering import Array, pareto_places, places
 from metantk_nas.scorers.base import AbstractScorer
 from metantk_nas.scorers.registry import make_scorers, rank_rule
@@ -26,9 +31,9 @@ from metantk_nas.scorers.setup import KernelSettings, ScoringSetup
 from metantk_nas.searchers.registry import make_settings, searcher_entry
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
-from metantk_nas.types import Score
+from metantk_nas.types import Metric, Score
 
-VERSIONED = ("metantk-nas", "torch", "numpy", "pandas", "scipy", "scikit-learn")
+VERSIONED = ("metantk-nas", "torch", "numpy", "pandas", "scipy", "scikit-learn", "ray")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,8 @@ class Workbench:
         spec: what was asked for.
         space: the search space, with the skeleton to score.
         dataset: images by class.
-        device: where networks run; that of the first worker where there are workers.
+        device: where networks run; that of the first worker where there are workers, the CPU where they are on a
+            cluster.
         prefix: what the names of scorers and metrics begin with; one of `PREFIXES` for a cheap look.
     """
 
@@ -56,8 +62,8 @@ class Workbench:
         space = spec.load_space()
         for look in read_looks(spec.fidelity, full_look(spec, space)):
             look.shrink(space)
-        devices = pick_devices(spec)
-        return cls(spec, space, open_dataset(spec, progress), devices[0], prefix)
+        device = torch.device("cpu") if spec.is_clustered else pick_devices(spec)[0]
+        return cls(spec, space, open_dataset(spec, progress), device, prefix)
 
     @cached_property
     def looks(self) -> tuple[tuple[Look, "Workbench"], ...]:
@@ -98,6 +104,20 @@ class Workbench:
             for name in self.spec.worker_devices
         ]
 
+    @property
+    def parcel(self) -> Callable[[], "Workbench"]:
+        """How a worker of a cluster builds this workbench; it holds all that is needed, so that no file is read there.
+
+        Of the images those of the base classes are sent, which all scorers draw from: 118 MB for CIFAR-FS, 813 MB for
+        miniImageNet at 84 pixels. The workers of one machine share one copy in memory.
+        """
+        spec = self.spec
+        device = str(self.devices[0]) if spec.is_clustered else spec.device
+        alone = replace(spec, engine="local", address="local", ray_workers=None, gpus_per_worker=0.0, device=device)
+        validation, novel = ImageSplit("validation", (), ()), ImageSplit("novel", (), ())
+        data = replace(self.dataset, validation=validation, novel=novel)
+        return partial(_unpack, alone, self.space, data, self.prefix)
+
     @cached_property
     def cost(self) -> CostModel:
         """Parameters and multiply–accumulates of an architecture."""
@@ -109,20 +129,42 @@ class Workbench:
         )
 
     @cached_property
+    def latencies(self) -> Latencies:
+        """Milliseconds that architectures take, each measured once."""
+        spec, channels = self.spec, self.dataset.n_channels
+        shape = (spec.latency_batch, channels, spec.image_size, spec.image_size)
+
+        def measure(genotype: Genotype) -> float:
+            alone = self.space.representative(genotype)
+            network = build_network(alone, self.space, n_outputs=spec.n_way, in_channels=channels)
+            return latency_ms(network.eval(), shape, self.device)
+
+        return Latencies(self.space.key, measure)
+
+    @cached_property
     def scorers(self) -> list[AbstractScorer]:
         """The scorers that the ranking and the further metrics need."""
         setup = ScoringSetup(self.space, self.dataset, self.spec, self.spec.seed, self.device)
-        extra = rank_rule(self.spec.metrics).metrics if self.spec.metrics else ()
-        further = (metric for rule in self.spec.further_rules for metric in rule.metrics)
-        scorers = make_scorers(setup, (*self.spec.told, *extra, *further))
+        scorers = make_scorers(setup, self.spec.wanted)
         return [RenamedScorer(scorer, self.prefix) for scorer in scorers] if self.prefix else scorers
 
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured, by the names in the store, by cheap looks too."""
+        benches = (self, *(bench for _, bench in self.looks))
+        return {metric.name: metric for bench in benches for scorer in bench.scorers for metric in scorer.metrics}
+
     def own(self, scores: Iterable[Score]) -> Iterator[Score]:
-        """Yield those of ``scores`` that this workbench's scorers and repeats made, by the names without its prefix."""
+        """Yield those of ``scores`` that this workbench's scorers and repeats made, by the names without its prefix.
+
+        Latencies are yielded too: they belong to no repeat.
+        """
         n = len(self.prefix)
         names = {scorer.name for scorer in self.scorers}
         for score in scores:
-            if score.scorer in names and score.repeat < self.spec.repeats:
+            if score.scorer == LATENCY_SCORER:
+                yield score
+            elif score.scorer in names and score.repeat < self.spec.repeats:
                 values = {name[n:]: value for name, value in score.values.items()}
                 yield replace(score, scorer=score.scorer[n:], values=values)
 
@@ -135,18 +177,20 @@ class Workbench:
 
     def allowed(self, genotype: Genotype) -> bool:
         """Whether an architecture keeps to the limits; asked before anything is computed."""
-        if self.spec.max_params is None and self.spec.max_macs is None:
-            return True
-        cost = self.cost(genotype)
-        within_params = self.spec.max_params is None or cost.params <= self.spec.max_params
-        return within_params and (self.spec.max_macs is None or cost.macs <= self.spec.max_macs)
+        spec = self.spec
+        if spec.max_params is not None or spec.max_macs is not None:
+            cost = self.cost(genotype)
+            limits = ((cost.params, spec.max_params), (cost.macs, spec.max_macs))
+            if any(limit is not None and size > limit for size, limit in limits):
+                return False
+        return spec.max_latency is None or self.latencies(genotype) <= spec.max_latency
 
     @property
     def fingerprint(self) -> dict[str, object]:
         """What the scores and the order of candidates depend on.
 
         Budget and further metrics are left out, and repeats and ranking where the searcher does not listen to
-        scores: a run may grow by them. So are devices, memory and chunk, which change nothing but rounding.
+        scores: a run may grow by them. So are engine, devices, memory and chunk, which change nothing but rounding.
         """
         spec = self.spec
         kernel = {field.name: str(getattr(spec, field.name)) for field in fields(KernelSettings)}
@@ -162,6 +206,7 @@ class Workbench:
             **(heard if searcher_entry(spec.searcher).listens else {}),
             "max_params": spec.max_params,
             "max_macs": spec.max_macs,
+            **({} if spec.max_latency is None else {"max_latency": [spec.max_latency, spec.latency_batch]}),
             "seed": spec.seed,
             **kernel,
         }
@@ -177,9 +222,21 @@ class Workbench:
                 "classes": {split: len(data.split(split).classes) for split in ("base", "validation", "novel")},
                 "skipped": [f"{image.path}: {image.reason}" for image in data.skipped],
             },
-            "space": {"name": self.space.name, "source": self.space.source, "size": self.space.size},
+            "space": {
+                "name": self.space.name,
+                "source": self.space.source,
+                "size": self.space.size,
+                "fingerprint": blake2b(repr(self.space).encode(), digest_size=8).hexdigest(),
+            },
+            **({"latency": measuring_facts(self.device, self.spec.latency_batch)} if self.spec.wants_latency else {}),
             **machine_facts(self.device),
         }
+
+
+def _unpack(spec: SearchSpec, space: Space, dataset: FewShotDataset, prefix: str) -> Workbench:
+    """On a worker, which has one core: what `Workbench.parcel` sent."""
+    torch.set_num_threads(1)
+    return Workbench(spec, space, dataset, pick_device(spec.device), prefix)
 
 
 def full_look(spec: SearchSpec, space: Space) -> Look:
@@ -201,7 +258,9 @@ def open_dataset(spec: SearchSpec, progress: Progress | None = None) -> FewShotD
 
 
 def pick_devices(spec: SearchSpec) -> list[torch.device]:
-    """Devices that score, one entry per process that does it."""
+    """Devices that score, one entry per process that does it; of a cluster, that of a worker."""
+    if spec.is_clustered:
+        return [torch.device("cuda" if spec.gpus_per_worker else "cpu")]  # it need not be here
     return [pick_device(name) for name in spec.worker_devices or (spec.device,)]
 
 
