@@ -14,3 +14,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(_own_cache):
+    """A Ray cluster on this machine with four cores and a GPU that it only believes in; this process is connected."""
+    ray = pytest.importorskip("ray", reason="Ray is in the extra 'ray'")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # no less than the tests themselves
+    ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
+    yield ray
+    ray.shutdown()

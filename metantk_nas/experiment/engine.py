@@ -8,7 +8,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from metantk_nas.experiment.memory import FLOAT_BYTES, Limit, chunk_activations
+from metantk_nas.experiment.cluster import RayCrew
+from metantk_nas.experiment.memory import CLUSTER_GPU_BYTES, FLOAT_BYTES, Limit, chunk_activations
 from metantk_nas.experiment.tasks import Answer, Item, Task, compute, give_up, worker
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import AbstractCrew, InlineCrew, Note, SpawnedCrew
@@ -37,7 +38,9 @@ class _Chunk:
 
 
 class Engine:
-    """Scores candidates chunk by chunk, in this process or in one worker per device; alone it writes into the store.
+    """Scores candidates chunk by chunk, in this process, in one worker per device or on a cluster.
+
+    It alone writes into the store.
 
     Candidates come back in the order of submission, and the scores depend on chunks and devices to rounding only.
     Use it as a context manager: leaving it ends the workers.
@@ -51,9 +54,7 @@ class Engine:
     def __init__(self, bench: Workbench, store: ScoreStore, note: Note | None = None) -> None:
         self._bench, self._store, self._note = bench, store, note or _unheard
         self._limit = chunk_limit(bench, self._note)
-        self._crew: AbstractCrew[Task, Answer] = InlineCrew(partial(compute, bench))
-        if bench.recipes:
-            self._crew = SpawnedCrew([partial(worker, recipe) for recipe in bench.recipes], self._note)
+        self._crew = _make_crew(bench, self._note)
         self._waiting: deque[tuple[Candidate, float]] = deque()
         self._chunks: deque[_Chunk] = deque()
         self._ready: deque[Task] = deque()
@@ -194,6 +195,19 @@ def _unheard(text: str) -> None:
     """Tell nobody."""
 
 
+def _make_crew(bench: Workbench, note: Note) -> AbstractCrew[Task, Answer]:
+    """Who computes, as the spec says."""
+    spec = bench.spec
+    if spec.is_clustered:
+        share = spec.gpus_per_worker
+        return RayCrew(
+            partial(worker, bench.parcel), note, address=spec.address, n_workers=spec.ray_workers, gpus_per_worker=share
+        )
+    if bench.recipes:
+        return SpawnedCrew([partial(worker, recipe) for recipe in bench.recipes], note)
+    return InlineCrew(partial(compute, bench))
+
+
 def chunk_limit(bench: Workbench, note: Note = _unheard) -> Limit:
     """How large chunks may be: as ``--chunk`` says, else as memory allows."""
     spec = bench.spec
@@ -201,9 +215,8 @@ def chunk_limit(bench: Workbench, note: Note = _unheard) -> Limit:
         return Limit(spec.chunk, spec.chunk)
     weights = FLOAT_BYTES * bench.cost(bench.space.subspace()).params * spec.repeats
     n_rows = spec.n_episodes * spec.n_way * (spec.n_shot + spec.n_query)
-    capacity, most = chunk_activations(
-        bench.devices, spec.memory_bytes, weights, n_rows=n_rows, spawned=bool(bench.recipes)
-    )
+    asked = spec.memory_bytes or (int(spec.gpus_per_worker * CLUSTER_GPU_BYTES) or None)
+    capacity, most = chunk_activations(bench.devices, asked, weights, n_rows=n_rows, spawned=bool(bench.recipes))
     if capacity <= 0:
         note(f"--memory {spec.memory} is less than the program and its weights need; chunks are single architectures.")
     return Limit(max(capacity, 0.0), most)

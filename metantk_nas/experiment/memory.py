@@ -37,6 +37,9 @@ A GPU wants few large launches. On a CPU one architecture alone stays in the cac
 CUDA_SHARE = 0.8
 """Share of a GPU's free memory that is used where ``--memory`` is not given."""
 
+CLUSTER_GPU_BYTES = 12 * 2**30
+"""Memory of a cluster's GPU that is used where ``--memory`` is not given; where it runs out, chunks are halved."""
+
 FLOAT_BYTES = 4
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

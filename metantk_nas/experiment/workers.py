@@ -1,4 +1,4 @@
-"""Who carries out jobs: this process, or one spawned process per device.
+"""Who carries out jobs: this process, or one spawned process per device; `metantk_nas.experiment.cluster` has more.
 
 A worker builds its own tools, answers one job at a time and writes nothing but answers into its pipe, so it may die at
 any moment: it is started again, and its job is done again.
@@ -6,6 +6,7 @@ any moment: it is started again, and its job is done again.
 
 import multiprocessing
 import signal
+import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,6 @@ from functools import cache
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
-
-import torch
 
 from metantk_nas.errors import MetaNTKError, RunError
 
@@ -107,6 +106,8 @@ class SpawnedCrew(AbstractCrew[JobT, AnswerT]):
     """
 
     def __init__(self, recipes: Sequence[Recipe[JobT, AnswerT]], note: Note) -> None:
+        import torch  # noqa: PLC0415 - jobs that need none are not to wait for it
+
         self.n_hands = len(recipes)
         n_threads = max(1, torch.get_num_threads() // self.n_hands)
         self._workers = [_Worker(recipe, n_threads, note) for recipe in recipes]
@@ -191,24 +192,42 @@ class _Worker(Generic[JobT, AnswerT]):
         resource_tracker.ensure_running()  # it would let interrupts through again once it has started
         with _interrupt_held_back():
             process.start()
+            self._process = process  # whoever is interrupted now can stop it
         theirs.close()
-        self._process = process
 
     def _mourn(self, job: JobT) -> None:
         """Tell of a death, or give up."""
         code = self.stop()
         self._n_deaths += 1
-        if self._n_deaths == MAX_DEATHS:
-            raise RunError(
-                f"a worker died {MAX_DEATHS} times in a row (exit code {code}) on the same {job.title}. Memory may "
-                "have run out: try a smaller --memory, or --chunk 1. A script that calls metantk_nas with devices must "
-                "do so under if __name__ == '__main__'. What was done is kept, and the same command goes on from there."
-            )
-        self._note(f"A worker died (exit code {code}) at {job.title}; another one does it again.")
+        advice = "A script that calls metantk_nas with devices must do so under if __name__ == '__main__'."
+        mourn(self._n_deaths, f"exit code {code}", job.title, advice, self._note)
+
+
+def mourn(n_deaths: int, how: str, title: str, advice: str, note: Note) -> None:
+    """Tell that a worker died, or give up.
+
+    Args:
+        n_deaths: how many died on the job, one after the other, with this one.
+        how: what is known of it.
+        title: what the job is about.
+        advice: what to look for, beside memory.
+        note: told of it.
+
+    Raises:
+        RunError: it was the last of `MAX_DEATHS`.
+    """
+    if n_deaths == MAX_DEATHS:
+        raise RunError(
+            f"a worker died {MAX_DEATHS} times in a row ({how}) on the same {title}. Memory may have run out: try a "
+            f"smaller --memory, or --chunk 1. {advice} What was done is kept, and the same command goes on from there."
+        )
+    note(f"A worker died ({how}) at {title}; another one does it again.")
 
 
 def _serve(recipe: Recipe[Any, Any], n_threads: int, connection: Connection) -> None:
     """Answer tasks until the other end closes or dies."""
+    import torch  # noqa: PLC0415 - see above
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(n_threads)
     work = cache(recipe)
@@ -217,11 +236,11 @@ def _serve(recipe: Recipe[Any, Any], n_threads: int, connection: Connection) -> 
             job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_answer(work, job))
+        connection.send(answer_or_error(work, job))
 
 
-def _answer(work: Recipe[Any, Any], job: Any) -> Any:
-    """The answer, or the error it failed with."""
+def answer_or_error(work: Recipe[Any, Any], job: Any) -> Any:
+    """In a worker: the answer to a job, or the error that it failed with, to be raised where the job came from."""
     try:
         return work()(job)
     except MetaNTKError as error:
@@ -232,12 +251,21 @@ def _answer(work: Recipe[Any, Any], job: Any) -> Any:
 
 @contextmanager
 def _interrupt_held_back() -> Iterator[None]:
-    """Start processes that never see Ctrl-C, not even while they import; here it arrives a moment later."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Start processes that never see Ctrl-C, not even while they import; here it arrives a moment later.
+
+    They inherit the mask. In this process another thread may take the signal nevertheless, and Python would then
+    interrupt the main thread between a process's start and what it is sent; so it is kept, too.
+    """
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)

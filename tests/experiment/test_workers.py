@@ -14,9 +14,25 @@ import pytest
 import metantk_nas
 from metantk_nas.errors import RunError, SpaceError
 from metantk_nas.experiment.tasks import Item, Task
-from metantk_nas.experiment.workers import SpawnedCrew
+from metantk_nas.experiment.workers import InlineCrew, SpawnedCrew
 from metantk_nas.spaces.load import load_space
+from tests.contracts.crew import CrewContract, MortalCrewContract
 from tests.small_search import SMALL, command
+
+
+class TestInlineCrew(CrewContract):
+    n_hands = 1
+
+    @staticmethod
+    def make(recipe, note):
+        return InlineCrew(lambda job: recipe()(job))  # noqa: PLW0108 - an error comes with a job
+
+
+class TestSpawnedCrew(MortalCrewContract):
+    @staticmethod
+    def make(recipe, note):
+        return SpawnedCrew([recipe, recipe], note)
+
 
 TASK = Task("kernel", 0, (Item("a key", "a text", 1), Item("another", "another text", 1)))
 
