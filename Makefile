@@ -1,11 +1,13 @@
 # make search   set up, rank architectures on the built-in data, show where the ranking is
-# make test     set up and run the tests
+# make test     set up with every extra and run the tests
 # make check    set up and run lint, floors and types
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+EVERYTHING := $(VENV)/.everything
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 SPACE ?= darts
 DATA ?= glyphs
@@ -15,10 +17,10 @@ DATA ?= glyphs
 search: $(READY)
 	$(BIN)/metantk-nas search --space $(SPACE) --data $(DATA)
 
-test: $(READY)
+test: $(EVERYTHING)
 	$(BIN)/python -m pytest
 
-check: $(READY)
+check: $(EVERYTHING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -27,7 +29,11 @@ check: $(READY)
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "metantk-nas needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,check]'
+	$(INSTALL) -e .
+	touch $@
+
+$(EVERYTHING): $(READY)
+	$(INSTALL) -e '.[test,check,all]'
 	touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from metantk_nas.integrations.extra import library
+from metantk_nas.extra import library
 from metantk_nas.rng import python_generator
 from metantk_nas.spaces.flat import decode, encode, parameters
 from metantk_nas.spaces.genotype import Genotype
