@@ -16,8 +16,8 @@ import pandas as pd
 
 from metantk_nas.errors import UsageError
 from metantk_nas.experiment.spec import SearchSpec
-from metantk_nas.integrations.core import ArchitectureScorer
 from metantk_nas.extra import library
+from metantk_nas.integrations.core import ArchitectureScorer
 from metantk_nas.results import Ranking, read_json
 from metantk_nas.scorers.registry import COST_METRICS, LATENCY, METRICS, rank_rule
 from metantk_nas.spaces.flat import decode, encode, parameters
