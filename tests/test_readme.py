@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tour_works(workplace):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
-    assert len(commands) == 4
+    assert len(commands) == 8
     for line in commands:
         done = subprocess.run(
             line, shell=True, cwd=workplace, env=environment, capture_output=True, text=True, check=False
@@ -60,12 +60,25 @@ def test_the_tour_works(workplace):
     assert mine["arch"].str.startswith("Genotype(normal=").all()
 
 
+def run_example(code, folder):
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_the_python_example_works(workplace):
-    (code,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{1_037_664_180**2}")
+    assert run_example(blocks("python")[0], workplace).startswith(f"{1_037_664_180**2}")
+
+
+@pytest.mark.slow
+def test_the_example_of_every_adapter_works(workplace):
+    for library in ("optuna", "ConfigSpace", "mlflow", "sqlalchemy"):
+        pytest.importorskip(library, reason=f"{library} is in the extra 'all'")
+    _, code = blocks("python")
+    arch, accuracy = run_example(code, workplace).splitlines()[-1].split(" ")
+    assert arch.startswith("|")
+    assert float(accuracy) > 0.5
 
 
 def test_every_command_and_option_in_readme_exists():
