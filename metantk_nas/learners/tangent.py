@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from metantk_nas.learners.base import MetaModel, Parameters, outputs
-from metantk_nas.learners.inner_loop import weights
+from metantk_nas.learners.inner_loop import detached, weights
 
 
 class TangentRows(NamedTuple):
@@ -35,6 +35,8 @@ def tangent_rows(model: MetaModel, parameters: Parameters, images: Tensor, *, ea
         each_logit: differentiate every logit, not their sum.
     """
     own = weights(parameters)
+    if not torch.is_grad_enabled():
+        own = detached(own)
 
     def row(image: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         def logits_of(own: Parameters) -> tuple[Tensor, Tensor]:
@@ -47,7 +49,8 @@ def tangent_rows(model: MetaModel, parameters: Parameters, images: Tensor, *, ea
         one_by_one = torch.eye(len(logits), dtype=logits.dtype, device=logits.device)
         return vmap(pull_back)(one_by_one)[0], features, logits
 
-    gradients, features, logits = vmap(row, randomness="different")(images)
+    with torch.enable_grad():  # without it autograd sums gradients in place, which vmap cannot in channels-last layout
+        gradients, features, logits = vmap(row, randomness="different")(images)
     n_leading = 2 if each_logit else 1
     flat = torch.cat([gradients[name].flatten(n_leading) for name in own], dim=-1)
     return TangentRows(flat, features, logits)

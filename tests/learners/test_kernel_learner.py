@@ -5,14 +5,20 @@ import torch
 from sklearn.kernel_ridge import KernelRidge
 
 from metantk_nas.errors import UsageError
-from metantk_nas.learners.base import MetaModel, meta_parameters, outputs
+from metantk_nas.learners.base import MetaModel, bind, meta_parameters, outputs
 from metantk_nas.learners.features import INITIAL_SCALE
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.kernel import Kernel
+from metantk_nas.learners.registry import make_learner
+from metantk_nas.learners.saved import NetworkSpec
 from metantk_nas.learners.tangent import tangent_rows
-from tests.contracts.learner import N_WAY, LearnerContract, episodes, in_double, make_model, predict
+from metantk_nas.networks.build import resize
+from metantk_nas.spaces.load import load_space
+from tests.contracts.learner import IMAGE_SIZE, N_WAY, LearnerContract, episodes, in_double, make_model, predict
 from tests.reference.dense_ntk import dense_ntk
 from tests.reference.finite_differences import directional_derivative
+
+NAS_BENCH_CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
 class TestFeatureKernel(LearnerContract):
@@ -86,3 +92,17 @@ def test_a_long_inner_time_approaches_infinity() -> None:
 def test_an_unknown_kernel_names_the_near_one() -> None:
     with pytest.raises(UsageError, match=r"kernel 'features' not found.*Did you mean 'feature'"):
         Kernel(kernel="features")  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize("name", ["kernel", "meta_rkhs_2"])
+def test_predictions_of_a_cell_are_the_same_where_nothing_is_learnt(name: str) -> None:
+    """Gradients meet where branches of a cell begin, and autograd adds them up in another way under ``no_grad``."""
+    learner = make_learner(name, **({"kernel": "ntk"} if name == "kernel" else {}))
+    space = resize(load_space("nas_bench_201"), init_channels=4, n_cells=3)
+    spec = NetworkSpec(NAS_BENCH_CELL, space, N_WAY, 1, IMAGE_SIZE)
+    model, episode = in_double(learner.make_model(spec.build(learner.norm, seed=0)), episodes("novel")(0))
+    adapt = bind(learner, model)
+    expected = adapt(episode.support_images, episode.support_labels, N_WAY)(episode.query_images)
+    found = predict(learner, model, episode)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected.detach())
