@@ -7,14 +7,14 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
 import metantk_nas
 from metantk_nas.errors import RunError, SpaceError
 from metantk_nas.experiment.tasks import Item, Task
-from metantk_nas.experiment.workers import InlineCrew, SpawnedCrew
+from metantk_nas.experiment.workers import InlineCrew, SpawnedCrew, _interrupt_held_back
 from metantk_nas.spaces.load import load_space
 from tests.contracts.crew import CrewContract, MortalCrewContract
 from tests.small_search import SMALL, command
@@ -112,6 +112,24 @@ def _interrupts_are_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_are_heard")
+def test_an_interrupt_waits_until_a_process_has_all_it_needs_to_start():
+    """Even where another thread hears it, as that of the progress bars may."""
+    end, reached = Event(), []
+    Thread(target=end.wait, daemon=True).start()
+
+    def start():
+        with _interrupt_held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    end.set()
+    assert reached
 
 
 @pytest.mark.usefixtures("_interrupts_are_heard")
