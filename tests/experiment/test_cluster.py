@@ -67,12 +67,12 @@ def descends(child, ancestor, parents):
 
 
 def test_a_ranking_survives_kill_9_and_is_that_of_one_process(tmp_path, ray_cluster, alone):
-    notes, killed = [], []
+    notes, killed, of_others = [], [], workers_of(os.getpid())
 
     def kill_one(label, done, total):
-        """After the first chunk of six: a worker dies, be it at a task or before one."""
+        """After the first chunk of six: a worker of this search dies, be it at a task or before one."""
         if label == "scoring" and not killed:
-            killed.append(workers_of(os.getpid())[0])
+            killed.append(next(each for each in workers_of(os.getpid()) if each not in of_others))
             os.kill(killed[0], signal.SIGKILL)
 
     ranking = metantk_nas.search(out=tmp_path / "run", progress=kill_one, note=notes.append, **ON_RAY)
