@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters
-from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, flatten, query_loss, weights
+from metantk_nas.learners.base import MetaModel, Parameters
+from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, flatten, weights
 
 PROBE = "extra.probe"
 DECAY = 0.9
@@ -56,13 +55,6 @@ class AlphaMaml(AbstractInnerLoop):
         extra.register_buffer("outer_factor", torch.tensor(1.0))
         extra.register_buffer("last_gradient", torch.zeros(n_weights))
         return MetaModel(network, extra)
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set after ``inner_steps`` steps on the support set."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
-from metantk_nas.episodes.episode import Episode
 from metantk_nas.learners.base import (
     HEAD_BIAS,
     HEAD_WEIGHT,
-    EpisodeLoss,
     MetaModel,
     Parameters,
     outputs,
     task_loss,
 )
-from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, query_loss
+from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend
 
 
 @final
@@ -36,17 +34,6 @@ class Anil(AbstractInnerLoop):
     inner_lr: float = 0.1
     inner_steps: int = 5
     inner_steps_test: int = 10
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned; those of the head are adapted."""
-        return MetaModel(network)
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set after ``inner_steps`` steps of the head."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

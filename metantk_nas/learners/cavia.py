@@ -7,9 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters
-from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, flatten, query_loss, unflatten
+from metantk_nas.learners.base import MetaModel, Parameters
+from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, flatten, unflatten
 from metantk_nas.rng import child_seed
 
 CONTEXT, FILM = "context", "extra.film"
@@ -52,13 +51,6 @@ class Cavia(AbstractInnerLoop):
         nn.init.uniform_(film, -1 / math.sqrt(self.n_context), 1 / math.sqrt(self.n_context), generator=generator)
         model.extra = nn.ParameterDict({"film": film})
         return model
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set in the context found in ``inner_steps`` steps."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

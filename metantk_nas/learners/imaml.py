@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, vjp
 
 from metantk_nas.episodes.episode import Episode
@@ -49,10 +49,6 @@ class Imaml(AbstractInnerLoop):
     inner_steps: int = 10
     inner_steps_test: int = 10
     cg_steps: int = 5
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned and adapted."""
-        return MetaModel(network)
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the loss of the query set at φ*; its gradient is the implicit one."""

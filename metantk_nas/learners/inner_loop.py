@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad
 
 from metantk_nas.episodes.episode import Episode
@@ -30,10 +30,14 @@ NOTHING: Parameters = {}
 class AbstractInnerLoop(AbstractLearner):
     """Interface of learners that predict with the network itself, its weights adapted to the support set.
 
+    What is said here of `make_model` and `episode_loss` is MAML's way; methods that differ say their own.
+
     Attributes:
+        inner_steps: gradient steps while training.
         inner_steps_test: gradient steps when adapting to new classes.
     """
 
+    inner_steps: int
     inner_steps_test: int
 
     regresses: ClassVar[bool] = True
@@ -43,11 +47,22 @@ class AbstractInnerLoop(AbstractLearner):
         """Statistics of the images at hand, as in the code of MAML: transductive."""
         return "batch_stats"
 
+    def make_model(self, network: nn.Module) -> MetaModel:
+        """All weights of the network are meta-learned."""
+        return MetaModel(network)
+
     @abstractmethod
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int
     ) -> Parameters:
         """Return the parameters after ``steps`` steps on a support set."""
+
+    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
+        """Compute the loss of the query set after ``inner_steps`` steps on the support set."""
+        adapted = self.adapted(
+            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
+        )
+        return query_loss(model, adapted, episode)
 
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int

@@ -8,14 +8,14 @@ from itertools import combinations, product
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import UsageError
 from metantk_nas.evaluation import Evaluation, evaluate
-from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters, bind
-from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, query_loss, weights
+from metantk_nas.learners.base import MetaModel, Parameters, bind
+from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, weights
 from metantk_nas.learners.sources import Source
 
 TIMED_EPISODES = 10
@@ -58,17 +58,6 @@ class LambdaPattern(AbstractInnerLoop):
                 f"pattern is {self.pattern!r}; expected 'all', 'head', 'body', or a digit 0 or 1 for each layer, "
                 "not all of them 0, such as '00011'."
             )
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned; those that the pattern names are adapted."""
-        return MetaModel(network)
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set after ``inner_steps`` steps on the support set."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

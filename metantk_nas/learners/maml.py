@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters
-from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss, query_loss
+from metantk_nas.learners.base import MetaModel, Parameters
+from metantk_nas.learners.inner_loop import AbstractInnerLoop, descend, fit_loss
 
 
 @final
@@ -29,17 +28,6 @@ class Maml(AbstractInnerLoop):
     inner_lr: float = 0.4
     inner_steps: int = 1
     inner_steps_test: int = 3
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned and adapted."""
-        return MetaModel(network)
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set after ``inner_steps`` steps on the support set."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

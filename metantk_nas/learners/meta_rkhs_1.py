@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad, grad_and_value
 from torch.nn.functional import elu
 
@@ -43,10 +43,6 @@ class MetaRkhs1(AbstractInnerLoop):
     bounded: bool = True
 
     regresses: ClassVar[bool] = False
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned and adapted."""
-        return MetaModel(network)
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the energy."""

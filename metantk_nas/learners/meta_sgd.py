@@ -6,13 +6,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from metantk_nas.episodes.episode import Episode
-from metantk_nas.learners.base import EpisodeLoss, MetaModel, Parameters
+from metantk_nas.learners.base import MetaModel, Parameters
 from metantk_nas.learners.inner_loop import (
     AbstractInnerLoop,
     descend,
     fit_loss,
-    query_loss,
     unflatten,
     weights,
 )
@@ -43,13 +41,6 @@ class MetaSgd(AbstractInnerLoop):
         """All weights are meta-learned and adapted; α is meta-learned."""
         n_weights = sum(parameter.numel() for parameter in network.parameters())
         return MetaModel(network, nn.ParameterDict({"inner_lr": torch.full((n_weights,), self.inner_lr)}))
-
-    def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
-        """Compute the loss of the query set after ``inner_steps`` steps on the support set."""
-        adapted = self.adapted(
-            model, parameters, episode.support_images, episode.support_labels, steps=self.inner_steps
-        )
-        return query_loss(model, adapted, episode)
 
     def adapted(
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad
 
 from metantk_nas.episodes.episode import Episode
@@ -61,10 +61,6 @@ class Reptile(AbstractInnerLoop):
     def __post_init__(self) -> None:
         if self.inner_optimiser not in ("sgd", "adam"):
             raise unknown_name("inner optimiser", self.inner_optimiser, ("sgd", "adam"))
-
-    def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned and adapted."""
-        return MetaModel(network)
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Train on the episode; the gradient is how far and whence the weights have come, ``θ − θ^k``."""
