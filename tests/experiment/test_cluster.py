@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from PIL import Image
 
 import metantk_nas
 from metantk_nas.errors import UsageError
+from metantk_nas.experiment import cluster
 from metantk_nas.experiment.cluster import RayCrew, _how, _room
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.tasks import Item, Task, compute
@@ -47,36 +49,26 @@ def alone(tmp_path_factory):
     return without_seconds(metantk_nas.search(out=out, device="cpu", **{**SMALL, "chunk": 2}))
 
 
-def workers_of(process):
-    """Ids of the Ray workers among a process's descendants that are there, at a job or not."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            names[int(folder.name)] = (folder / "cmdline").read_bytes()
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended meanwhile
-    there = (b"ray::_Hand", b"ray::_Hand.answer")
-    return [each for each, name in names.items() if name.rstrip(b" \0") in there and descends(each, process, parents)]
+def killed_once(grave):
+    """Workers of which one is killed with -9: whoever first begins a second job."""
+
+    class KilledOnce(cluster._Hand):
+        n_begun = 0
+
+        def answer(self, job):
+            self.n_begun += 1
+            if self.n_begun == 2:
+                with suppress(FileExistsError), grave.open("x"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return super().answer(job)
+
+    return KilledOnce
 
 
-def descends(child, ancestor, parents):
-    while child in parents and child != ancestor:
-        child = parents[child]
-    return child == ancestor
-
-
-def test_a_ranking_survives_kill_9_and_is_that_of_one_process(tmp_path, ray_cluster, alone):
-    notes, killed, of_others = [], [], workers_of(os.getpid())
-
-    def kill_one(label, done, total):
-        """After the first chunk of six: a worker of this search dies, be it at a task or before one."""
-        if label == "scoring" and not killed:
-            killed.append(next(each for each in workers_of(os.getpid()) if each not in of_others))
-            os.kill(killed[0], signal.SIGKILL)
-
-    ranking = metantk_nas.search(out=tmp_path / "run", progress=kill_one, note=notes.append, **ON_RAY)
-    assert killed
+def test_a_ranking_survives_kill_9_and_is_that_of_one_process(tmp_path, monkeypatch, ray_cluster, alone):
+    monkeypatch.setattr(cluster, "_Hand", killed_once(grave=tmp_path / "grave"))
+    notes = []
+    ranking = metantk_nas.search(out=tmp_path / "run", note=notes.append, **ON_RAY)
     assert len(notes) == 1, notes
     assert "A worker died (on " in notes[0]
     assert "its worker process has died) at 2 architectures" in notes[0]
