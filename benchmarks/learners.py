@@ -15,9 +15,9 @@ Seconds are of processor time on a CPU and wall-clock on a GPU: of a meta-step w
 all terms of its loss at work, and of adaptation, from a support set to the labels of one query image a class.
 
 --adaptation holds closed forms against five gradient steps on the first problem: the trained learners of the table,
-and those with an inner loop take five steps when they adapt. --vmap runs sixteen episodes of MAML together and one by
-one, and first checks in float64 that gradients are equal. Originals of data sets are looked for in METANTK_DATA, or in
-../shared/data beside the checkout, and fetched where they are missing.
+and those with an inner loop take five steps when they adapt. --vmap runs sixteen episodes of MAML together, four by
+four and one by one, with wide and narrow networks, and checks in float64 that gradients are equal. Originals of data
+sets are looked for in METANTK_DATA, or in ../shared/data beside the checkout, and fetched where they are missing.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,10 +44,10 @@ from metantk_nas.experiment.training import read_settings, train_arch
 from metantk_nas.experiment.workbench import open_dataset, pick_device
 from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters
 from metantk_nas.learners.gradients import meta_gradients
-from metantk_nas.learners.inner_loop import flatten
 from metantk_nas.learners.registry import LEARNERS
 from metantk_nas.learners.saved import NetworkSpec, load_learner
 from metantk_nas.networks.build import CONV4
+from metantk_nas.networks.conv4 import Conv4
 from metantk_nas.results import read_json, write_json
 
 DATA = Path(os.environ.get("METANTK_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -64,6 +65,9 @@ PHOTOGRAPHS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(
 CLOSED_FORMS = ("r2d2", "lrd2", "metaoptnet", "alpaca", "steepest_descent", "kernel", "meta_rkhs_2", "protonet")
 INNER_LOOPS = ("maml", "anil")
 N_STEPS = 5
+
+WIDTHS, N_QUERIES = (64, 32, 16), (5, 1)
+"""Of --vmap: filters of Conv-4, and query images a class."""
 
 PUBLISHED: Mapping[tuple[str, str], float] = {
     ("maml", "omniglot-5-1"): 0.987,
@@ -313,38 +317,53 @@ def adaptation(problem: Problem, learners: list[str], arguments: argparse.Namesp
 
 
 def compare_vmap(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A meta-batch of MAML under vmap, and one episode after the other."""
+    """A meta-batch of MAML under vmap, in one go or a few episodes at a time, and one episode after the other."""
     training, device = Training.of("maml", problem, arguments), pick_device(arguments.device)
-    learner, model = untrained(training)
-    source = training.images.training(learner, training.spec)
-    batch = [source(index).to(device) for index in range(arguments.meta_batch_size)]
-    runs = {"loop": False, "vmap": True}
-    exact = model.double()
-    doubles = [
+    images, n_episodes, rows = training.images, arguments.meta_batch_size, []
+    for width, n_query in product(WIDTHS, N_QUERIES):
+        spec = replace(training.spec, n_query=n_query)
+        learner, _ = read_settings(spec)
+        source = images.training(learner, spec)
+        batch = [source(index).to(device) for index in range(n_episodes)]
+        network = Conv4(
+            images.n_channels, problem.n_way, width=width, image_size=images.image_size, norm=learner.norm
+        ).to(device, memory_format=torch.channels_last)
+        model = learner.make_model(network)
+        error = vmap_error(learner, model.double(), batch)
+        runs = {"loop": partial(by_parts, learner, model.float(), batch, size=n_episodes, vectorise=False)}
+        runs |= {f"vmap {size}": partial(by_parts, learner, model, batch, size=size) for size in (4, n_episodes)}
+        seconds = interleaved(runs, arguments.repeats, device)
+        per_episode = {f"{name}, ms": 1e3 * taken / n_episodes for name, taken in seconds.items()}
+        ratio = seconds.pop("loop") / min(seconds.values())
+        rows.append({"width": width, "queries a class": n_query, **per_episode, "ratio": ratio, "error": error})
+    print(f"{problem}, MAML with Conv-4, a meta-batch of {n_episodes}; ratio: the time of the loop to the faster of vmap")
+    print(pd.DataFrame(rows).to_string(index=False, float_format=lambda x: f"{x:.3g}"))
+    return {"problem": str(problem), "meta_batch_size": n_episodes, "rows": rows}
+
+
+def by_parts(
+    learner: AbstractLearner, model: MetaModel, batch: list[Episode], *, size: int, vectorise: bool = True
+) -> torch.Tensor:
+    """Meta-gradients of a batch, so many episodes at a time; ``[episode, parameter]``, all tensors end to end."""
+    parameters = meta_parameters(learner, model)
+    parts = [
+        meta_gradients(learner, model, parameters, batch[start : start + size], vectorise=vectorise).gradients
+        for start in range(0, len(batch), size)
+    ]
+    return torch.cat([torch.cat([part.flatten(1) for part in each.values()], 1) for each in parts])
+
+
+def vmap_error(learner: AbstractLearner, model: MetaModel, batch: list[Episode]) -> float:
+    """How far gradients under vmap are from those of the loop, in float64."""
+    batch = [
         replace(each, support_images=each.support_images.double(), query_images=each.query_images.double())
         for each in batch
     ]
-    loop, together = (
-        flatten(meta_gradients(learner, exact, meta_parameters(learner, exact), doubles, vectorise=vectorise).gradients)
-        for vectorise in runs.values()
-    )
+    loop, together = (by_parts(learner, model, batch, size=len(batch), vectorise=each) for each in (False, True))
     error = float((together - loop).norm() / loop.norm())
     if error > 1e-5:
         raise SystemExit(f"the gradients differ: relative error {error:.1e}")
-    model = model.float()
-    parameters = meta_parameters(learner, model)
-    seconds = interleaved(
-        {
-            name: partial(meta_gradients, learner, model, parameters, batch, vectorise=vectorise)
-            for name, vectorise in runs.items()
-        },
-        arguments.repeats,
-        device,
-    )
-    ratio = seconds["loop"] / seconds["vmap"]
-    each = ", ".join(f"{name} {1e3 * taken / len(batch):.1f} ms an episode" for name, taken in seconds.items())
-    print(f"{problem}, MAML, {len(batch)} episodes: {each}; vmap is {ratio:.2f} × as fast; gradients to {error:.0e}")
-    return {"problem": str(problem), "meta_batch_size": len(batch), "seconds": seconds, "ratio": ratio, "error": error}
+    return error
 
 
 def main() -> None:

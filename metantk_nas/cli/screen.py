@@ -119,7 +119,7 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
 def _reached(row: Mapping[str, Any]) -> tuple[str, str]:
     """The task in words, and accuracy or squared error with its interval."""
     if row.get("mse") is not None:
-        return f"{row['n_shot']}-shot regression", f"error {row['mse']:.2f} ± {row['ci95']:.2f}"
+        return f"{row['n_shot']}-shot regression", f"error {row['mse']:.2g} ± {row['ci95']:.2g}"
     reached = f"{100 * row['accuracy']:.2f} ± {100 * row['ci95']:.2f} %"
     return f"{row['n_way']}-way {row['n_shot']}-shot", reached
 
