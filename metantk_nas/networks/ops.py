@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metantk_nas.depthwise import Depthwise
 from metantk_nas.errors import unknown_name
 from metantk_nas.networks.norms import NormKind, make_norm
 
@@ -24,9 +25,8 @@ def relu_conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int
 
 def _separable(channels: int, kernel: int, stride: int, dilation: int, norm: NormKind) -> Iterator[nn.Module]:
     """Yield ReLU, depthwise convolution, pointwise convolution, normalisation."""
-    padding = dilation * (kernel // 2)
     yield nn.ReLU()
-    yield nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+    yield Depthwise(channels, kernel, stride, dilation)
     yield nn.Conv2d(channels, channels, 1, bias=False)
     yield make_norm(norm, channels)
 

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.grad import conv2d_weight
 from torch.utils.hooks import RemovableHandle
 
+from metantk_nas.depthwise import Depthwise, weight_gradient
 from metantk_nas.kernels.precision import exact_float32
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.base import AbstractScorer, Finding
@@ -73,10 +74,14 @@ def weight_gradients(layer: nn.Conv2d | nn.Linear, inputs: Tensor, grads: Tensor
     """
     if isinstance(layer, nn.Linear):
         return _by_candidate(grads, n_candidates).mT @ _by_candidate(inputs, n_candidates)
+    inputs, grads = _side_by_side(inputs, n_candidates), _side_by_side(grads, n_candidates)
+    if isinstance(layer, Depthwise):
+        gradient = weight_gradient(inputs, grads, layer.steps, layer.kernel_size[0])
+        return _by_candidate(gradient, n_candidates)
     gradient = conv2d_weight(
-        _side_by_side(inputs, n_candidates),
+        inputs,
         (n_candidates * layer.out_channels, *layer.weight.shape[1:]),
-        _side_by_side(grads, n_candidates),
+        grads,
         layer.stride,
         layer.padding,
         layer.dilation,
@@ -187,6 +192,7 @@ class SynFlowScorer(AbstractScorer):
             "SynFlow, arXiv 2006.05467; without normalisation as in arXiv 2101.08134",
         ),
     )
+    own_weight_bytes = 8
 
     def __init__(self, setup: ScoringSetup) -> None:
         self._setup = setup
