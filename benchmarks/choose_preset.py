@@ -31,14 +31,14 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from metantk_nas.bench.choose import OPPOSITE, Cells, Choice, Form, Objective, Search, choose, make_part
+from metantk_nas.bench.choose import Cells, Choice, Form, Objective, Search, choose, make_part
 from metantk_nas.bench.correlate import RANKING_FILE, SIZES, Scores, correlate, read_scores
 from metantk_nas.bench.stability import read_repeats, stability
 from metantk_nas.bench.truth import Truth, read_truth
 from metantk_nas.bench.validate import CHOSEN, Validation, on_all_cells, summarize, validate
 from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
 from metantk_nas.results import read_json, write_text
-from metantk_nas.scorers.registry import PRESETS, rank_rule
+from metantk_nas.scorers.registry import OPPOSITE, PRESETS, rank_rule
 from metantk_nas.spaces.load import load_space
 from metantk_nas.types import RankRule
 

@@ -336,7 +336,7 @@ def compare_vmap(problem: Problem, arguments: argparse.Namespace) -> dict[str, A
         per_episode = {f"{name}, ms": 1e3 * taken / n_episodes for name, taken in seconds.items()}
         ratio = seconds.pop("loop") / min(seconds.values())
         rows.append({"width": width, "queries a class": n_query, **per_episode, "ratio": ratio, "error": error})
-    print(f"{problem}, MAML with Conv-4, a meta-batch of {n_episodes}; ratio: the time of the loop to the faster of vmap")
+    print(f"{problem}, MAML with Conv-4, a meta-batch of {n_episodes}; ratio: the loop's time to the faster vmap's")
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda x: f"{x:.3g}"))
     return {"problem": str(problem), "meta_batch_size": n_episodes, "rows": rows}
 

@@ -52,10 +52,11 @@ class Metric:
     Args:
         name: column name, as in ``ranking.csv``.
         higher_is_better: direction; raw values are never sign-flipped.
-        description: one line for ``metantk-nas metrics``.
+        description: one line, for ``metantk-nas metrics`` and the reports.
         source: paper and equation, or the rule that defines it.
         averaging: how repeats are averaged. ``"geometric"`` suits positive values that differ by factors: the episodes
             of one repeat may double every condition number, and should weigh no more for it.
+        unit: such as ``"ms"``; empty for a plain number.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Metric:
     description: str
     source: str
     averaging: Averaging = "arithmetic"
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class RankRule:
     name: str
     metrics: tuple[Metric, ...]
     combine: Literal["rank_sum", "dense_rank_sum", "log_rank_sum"] = "rank_sum"
+
+    @property
+    def parts(self) -> str:
+        """The metrics and their directions here, such as ``condition_number ↓ + trace ↑``."""
+        return " + ".join(f"{metric.name} {'↑' if metric.higher_is_better else '↓'}" for metric in self.metrics)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from metantk_nas.bench.agreement import Array
 from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.ordering import SCORE_DECIMALS, combine, part_ranks
-from metantk_nas.scorers.registry import METRICS
+from metantk_nas.scorers.registry import METRICS, OPPOSITE
 from metantk_nas.types import Metric, RankRule
 
 Form: TypeAlias = Literal["rank_sum", "dense_rank_sum", "log_rank_sum"]
@@ -33,8 +33,6 @@ Objective: TypeAlias = Literal["mean", "min"]
 Indices: TypeAlias = tuple[int, ...]
 Formed: TypeAlias = tuple[Indices, Form]
 
-OPPOSITE = "~"
-"""Stands before the name of a part that is taken against the metric's own direction."""
 BLOCK = 1_024  # combinations that are in memory at a time
 
 

@@ -17,11 +17,11 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from metantk_nas.bench.agreement import Array
-from metantk_nas.bench.choose import OPPOSITE
 from metantk_nas.errors import RunError, UsageError
 from metantk_nas.ordering import average, combine
 from metantk_nas.results import repeat_table
 from metantk_nas.rng import python_generator
+from metantk_nas.scorers.registry import OPPOSITE
 from metantk_nas.types import RankRule, Score
 
 Division: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]

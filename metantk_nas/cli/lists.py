@@ -7,6 +7,7 @@ import typer
 from metantk_nas.cli import options as opt
 from metantk_nas.cli.screen import print_facts, print_list, print_note
 from metantk_nas.plugins import Registry
+from metantk_nas.report.words import with_unit
 from metantk_nas.spaces.load import load_space, spaces_by_name
 
 
@@ -85,7 +86,7 @@ def metrics(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
         {
             "name": metric.name,
             "better": "higher" if metric.higher_is_better else "lower",
-            "description": metric.description,
+            "description": with_unit(metric.description, metric.unit),
             "source": metric.source,
         }
         for metric in METRICS.values()
@@ -94,7 +95,7 @@ def metrics(as_json: opt.Json = False, debug: opt.Debug = False) -> None:
         {
             "name": name,
             "better": "preset",
-            "description": " + ".join(metric.name for metric in rule.metrics),
+            "description": rule.parts,
             "source": "ranks of the parts, summed",
         }
         for name, rule in PRESETS.items()

@@ -72,7 +72,7 @@ class SearchSpec(KernelSettings):
         init_channels: channels of the first cells; the space's own where None.
         n_cells: stacked cells; the space's own where None.
         image_size: height and width in pixels.
-        rank_by: a ranking preset, or comma-separated metrics.
+        rank_by: a ranking preset, or comma-separated metrics; ``~trace`` is the trace against its direction.
         ranks: comma-separated ranking presets whose ranks get a column each, ``rank_<preset>``; empty for none.
         pareto: comma-separated objectives, metrics or ``score``: candidates get the number of their Pareto front,
             and evolution chooses by it; empty for none.

@@ -38,7 +38,7 @@ class MetaNTKSearch(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         space: name or path of a search space.
         searcher: name of a searcher.
         budget: most architectures to score.
-        rank_by: a ranking preset, or comma-separated metrics.
+        rank_by: a ranking preset, or comma-separated metrics; ``~trace`` is the trace against its direction.
         repeats: re-initialisations, each with episodes of its own.
         n_way: classes of an episode; fewer where the images have fewer.
         learner: what ``best_estimator_`` classifies with, see `FewShotClassifier`.

@@ -52,8 +52,9 @@ LATENCY = "latency_ms"
 _LATENCY = Metric(
     LATENCY,
     False,
-    "median time of a forward pass on this machine, in milliseconds",
+    "median time of a forward pass on this machine",
     "measured, so it differs between machines and runs; ranks only where it is asked for",
+    unit="ms",
 )
 
 _OF_SCORERS = (metric for scorer in SCORERS for metric in scorer.metrics)
@@ -81,6 +82,9 @@ METRICS = plugins.Registry(plugins.METRICS, _BUILT_IN, _read_plugin)
 _AS_OBJECTIVES = {metric.name: replace(metric, higher_is_better=False) for metric in COST_METRICS}
 _AS_OBJECTIVES["score"] = Metric("score", False, "the combined ranks of --rank-by", "the ranking rule")
 
+OPPOSITE = "~"
+"""Before a metric: against its direction."""
+
 PRESETS: dict[str, RankRule] = {
     "metantk": RankRule("metantk", (METRICS["condition_number"], METRICS["trace"])),
     "metantk-nas": RankRule(
@@ -91,14 +95,15 @@ PRESETS: dict[str, RankRule] = {
 
 
 def rank_rule(text: str) -> RankRule:
-    """Read a preset's name, or a comma-separated list of metrics.
+    """Read a preset's name, or a comma-separated list of metrics; ``~trace`` is the trace against its direction.
 
     Raises:
         UsageError: a name is neither a preset nor a metric, or stands twice.
     """
     if text in PRESETS:
         return PRESETS[text]
-    names = tuple(part.strip() for part in text.split(","))
+    parts = tuple(part.strip() for part in text.split(","))
+    names = tuple(part.removeprefix(OPPOSITE) for part in parts)
     for name in names:
         if name not in METRICS:
             in_list = len(names) > 1
@@ -106,7 +111,12 @@ def rank_rule(text: str) -> RankRule:
             raise METRICS.not_found(kind, name, also=() if in_list else PRESETS)
     if len(set(names)) < len(names):
         raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
-    return RankRule(text, tuple(METRICS[name] for name in names))
+    return RankRule(text, tuple(_directed(part) for part in parts))
+
+
+def _directed(part: str) -> Metric:
+    metric = METRICS[part.removeprefix(OPPOSITE)]
+    return replace(metric, higher_is_better=not metric.higher_is_better) if part.startswith(OPPOSITE) else metric
 
 
 def preset_rule(name: str) -> RankRule:

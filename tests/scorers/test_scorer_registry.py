@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from metantk_nas.errors import UsageError
+from metantk_nas.ordering import combine
 from metantk_nas.scorers.registry import METRICS, PRESETS, SCORERS, make_scorers, rank_rule
 from tests.contracts.scorer import make_setup
 
@@ -58,6 +60,15 @@ def test_a_rule_is_a_preset_or_a_list_of_metrics(text: str, names: list[str]) ->
     assert set(PRESETS) == {"metantk", "metantk-nas"}
 
 
+def test_a_part_against_its_direction_ranks_the_other_way_round() -> None:
+    rule = rank_rule("condition_number, ~trace")
+    assert rule.parts == "condition_number ↓ + trace ↓"
+    assert rank_rule("metantk").parts == "condition_number ↓ + trace ↑"
+    values = np.array([[[3.0, 3.0, 3.0]], [[2.0, 1.0, 9.0]]])
+    assert combine(values, rule).argsort().tolist() == [[1, 0, 2]]
+    assert combine(values, rank_rule("metantk")).argsort().tolist() == [[2, 0, 1]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -67,6 +78,8 @@ def test_a_rule_is_a_preset_or_a_list_of_metrics(text: str, names: list[str]) ->
         ("", "metric or ranking preset '' not found"),
         ("trace,", "metric '' not found"),
         ("trace,params,trace", "names a metric twice; expected each metric once"),
+        ("trace,~trace", "names a metric twice; expected each metric once"),
+        ("~trac", r"metric or ranking preset 'trac' not found; .*Did you mean 'trace'\?"),
     ],
 )
 def test_a_name_that_is_no_metric_is_refused(text: str, message: str) -> None:
