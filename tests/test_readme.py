@@ -6,13 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from typer.main import get_command
 
 from metantk_nas.cli.app import app
+from tests.newcomer import write_belongings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,23 +21,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def draw_photos(folder: Path) -> None:
-    """Eighteen classes of small colour images of several sizes, each class with a colour and a stripe of its own."""
-    rng = np.random.default_rng(0)
-    for label in range(18):
-        (folder / f"flower{label:02}").mkdir(parents=True)
-        colour = rng.integers(40, 216, size=3)
-        for index in range(4):
-            height, width = rng.integers(24, 60, size=2)
-            pixels = np.clip(colour + rng.normal(0, 20, size=(height, width, 3)), 0, 255)
-            pixels[:: 2 + label % 5] //= 2
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"flower{label:02}" / f"{index}.png")
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("newcomer")
-    draw_photos(folder / "photos")
+    write_belongings(folder, 1200)
     (toml,) = blocks("toml")
     (folder / "mine.toml").write_text(toml, encoding="utf-8")
     return folder
@@ -48,7 +34,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tour_works(workplace):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
-    assert len(commands) == 8
+    assert len(commands) == 11
     for line in commands:
         done = subprocess.run(
             line, shell=True, cwd=workplace, env=environment, capture_output=True, text=True, check=False

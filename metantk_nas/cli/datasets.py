@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from metantk_nas.cli import options as opt
-from metantk_nas.cli.screen import escape, print_facts, print_json, print_list, progress_bars, stdout
+from metantk_nas.cli.screen import escape, print_json, print_list, progress_bars, stdout
 from metantk_nas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,13 +36,16 @@ def check(
     n_way: opt.NWay = 5,
     n_shot: opt.NShot = 1,
     n_query: opt.NQuery = 1,
+    train_query: opt.TrainQuery = 5,
+    eval_query: opt.EvalQuery = 15,
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Say what a data set holds before hours are spent on it; exit code 2 if such episodes cannot be drawn.
+    """Say what a data set holds before hours are spent on it; exit code 2 if nothing can be ranked on it.
 
-    Looks at every file: classes, sizes, channels, damage, duplicates.
+    Looks at every file: classes, sizes, channels, damage, duplicates. Options say which episodes a search and a
+    training will ask for.
     """
     from metantk_nas.episodes.check import check_dataset
 
@@ -53,6 +56,8 @@ def check(
             n_way=n_way,
             n_shot=n_shot,
             n_query=n_query,
+            train_query=train_query,
+            eval_query=eval_query,
             data_root=data_root,
             seed=seed,
             progress=progress,
@@ -64,35 +69,37 @@ def check(
     if found.reason:
         raise UsageError(found.reason)
     if not as_json:
-        stdout.print(f"Usable: {n_way}-way episodes with {n_shot} + {n_query} images a class can be drawn.")
+        _print_uses(found, f"{n_way}-way {n_shot}-shot")
 
 
 def _print_check(found: "DatasetCheck") -> None:
-    """Print classes and images by split, what the files are, and what deserves attention."""
-    table = Table(title=f"{found.name}, {found.image_size}x{found.image_size}, {found.n_channels} channel(s)")
-    for name in ("split", "classes", "images", "least / median / most a class", "possible episodes", "those asked for"):
+    """Print classes and images by split, and what deserves attention."""
+    channels = "colour" if found.n_channels == 3 else "grey"
+    n_images, n_classes = (sum(getattr(split, name) for split in found.splits) for name in ("n_images", "n_classes"))
+    size = f"{channels}, at {found.image_size}x{found.image_size}"
+    table = Table(title=escape(f"{found.name}: {n_images:,} images of {n_classes:,} classes, {size}"))
+    for name in ("split", "classes", "images", "least … median … most", "classes to draw from"):
         table.add_column(name, justify="right" if name in ("classes", "images") else "left")
     for split in found.splits:
-        counts = f"{split.fewest:,} / {split.median:,g} / {split.most:,}" if split.n_classes else "–"
-        possible = (
-            f"n_way ≤ {split.n_classes:,}, n_shot + n_query ≤ {split.fewest:,}" if split.n_classes > 1 else "none"
-        )
-        asked_for = "no" if split.reason else "yes"
-        table.add_row(split.name, f"{split.n_classes:,}", f"{split.n_images:,}", counts, possible, asked_for)
+        counts = f"{split.fewest:,} … {split.median:,g} … {split.most:,}" if split.n_classes else "–"
+        uses = ", ".join(f"{use.n_classes:,} to {use.purpose} ({use.n_needed})" for use in split.uses)
+        table.add_row(split.name, f"{split.n_classes:,}", f"{split.n_images:,}", counts, uses)
     stdout.print(table)
-    if found.files is not None:
-        sizes = (found.files.smallest, found.files.median, found.files.largest)
-        smallest, median, largest = (f"{width}x{height}" for width, height in sizes)
-        facts = {
-            "sizes": f"{found.files.n_sizes:,}, from {smallest} over {median} (median) to {largest}",
-            "colour / grey": f"{found.files.n_colour:,} / {found.files.n_grey:,}",
-            "transparent": f"{found.files.n_alpha:,}",
-            "16 bits": f"{found.files.n_sixteen_bit:,}",
-            "turned by EXIF": f"{found.files.n_rotated:,}",
-            "left out": f"{len(found.skipped):,}",
-        }
-        print_facts(facts, as_json=False)
     for note in found.notes:
         stdout.print(f"- {escape(note)}", highlight=False, soft_wrap=True)
+    if found.skipped:
+        stdout.print(f"- {len(found.skipped):,} left out, as they cannot be read or belong to no class:")
     for skipped in found.skipped[:N_SKIPPED]:
-        stdout.print(f"  left out: {escape(skipped.path)} ({escape(skipped.reason)})", highlight=False, soft_wrap=True)
+        stdout.print(f"    {escape(skipped.path)} ({escape(skipped.reason)})", highlight=False, soft_wrap=True)
+    if len(found.skipped) > N_SKIPPED:
+        stdout.print(f"    … and {len(found.skipped) - N_SKIPPED:,} more; --json has all.")
+
+
+def _print_uses(found: "DatasetCheck", episodes: str) -> None:
+    """Print in one line what the data set can be used for."""
+    uses = [use for split in found.splits for use in split.uses]
+    able, unable = ([use.purpose for use in uses if bool(use.reason) == bad] for bad in (False, True))
+    but = f", but not to {', '.join(unable)}" if unable else ""
+    stdout.print(
+        f"Usable: {episodes} episodes can be drawn to {', '.join(able)}{but}.", highlight=False, soft_wrap=True
+    )

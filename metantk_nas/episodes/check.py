@@ -16,8 +16,29 @@ from metantk_nas.episodes.originals import Originals, load_originals
 from metantk_nas.episodes.request import LoadRequest, Progress
 from metantk_nas.errors import DataError
 
-SPLITS = ("base", "validation", "novel")
 UNEQUAL = 3  # times as many images in one class as in another that deserve a note
+N_NAMES = 5  # as many are named in a note
+
+RANKING, TRAINING, CHOOSING, JUDGING = "rank", "train", "choose weights", "judge"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What episodes of a split are drawn for.
+
+    Args:
+        purpose: in words, ``"train"``.
+        n_needed: images that a class must have.
+        n_classes: classes that have them.
+        left_out: the other classes, which are never drawn for this.
+        reason: why the episodes cannot be drawn; empty where they can.
+    """
+
+    purpose: str
+    n_needed: int
+    n_classes: int
+    left_out: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -26,13 +47,13 @@ class SplitFacts:
 
     Args:
         name: ``"base"``, ``"validation"`` or ``"novel"``.
-        n_classes: its classes, which bound ``n_way``.
+        n_classes: its classes.
         n_images: its readable images.
-        fewest: images of its smallest class, which bound ``n_shot + n_query``; 0 where there is no class.
+        fewest: images of its smallest class; 0 where there is no class.
         median: images of its median class.
         most: images of its largest class.
         smallest_class: name of its smallest class.
-        reason: why the episodes asked for cannot be drawn; empty where they can.
+        uses: what its episodes are drawn for.
     """
 
     name: str
@@ -42,7 +63,7 @@ class SplitFacts:
     median: float
     most: int
     smallest_class: str
-    reason: str
+    uses: tuple[Use, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,7 @@ class FileFacts:
         n_alpha: images with transparency.
         n_sixteen_bit: images with 16 bits a channel.
         n_rotated: images that EXIF says do not lie upright.
+        n_several: files that hold several pictures.
         n_enlarged: images smaller than the size asked for.
     """
 
@@ -71,6 +93,7 @@ class FileFacts:
     n_alpha: int
     n_sixteen_bit: int
     n_rotated: int
+    n_several: int
     n_enlarged: int
 
 
@@ -82,13 +105,13 @@ class Duplicates:
         within_class: files that are there once more in their class.
         between_classes: contents that are in two classes of one split.
         between_splits: contents that are in two splits.
-        examples: names of such files, those between splits first.
+        examples: of each of these, by its name, the names of some files with equal bytes.
     """
 
     within_class: int
     between_classes: int
     between_splits: int
-    examples: tuple[tuple[str, ...], ...]
+    examples: Mapping[str, tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -103,8 +126,9 @@ class DatasetCheck:
         files: its image files; ``None`` where it is drawn.
         duplicates: its files with equal bytes.
         skipped: files that could not be read or belong to no class.
+        passed_over: files that are no images by their names, by how these end.
         notes: what deserves attention, one sentence each.
-        reason: why it cannot be used for the episodes asked for; empty where it can.
+        reason: why it cannot even be ranked on; empty where it can.
     """
 
     name: str
@@ -114,6 +138,7 @@ class DatasetCheck:
     files: FileFacts | None
     duplicates: Duplicates
     skipped: tuple[SkippedImage, ...]
+    passed_over: Mapping[str, int]
     notes: tuple[str, ...]
     reason: str
 
@@ -140,6 +165,8 @@ def check_dataset(
     n_way: int = 5,
     n_shot: int = 1,
     n_query: int = 1,
+    train_query: int = 5,
+    eval_query: int = 15,
     data_root: Path | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
@@ -155,7 +182,9 @@ def check_dataset(
         image_size: height and width of the images, in pixels.
         n_way: classes per episode.
         n_shot: support images per class.
-        n_query: query images per class.
+        n_query: query images per class, to rank.
+        train_query: query images per class, to train.
+        eval_query: query images per class, to judge.
         data_root: where the originals are.
         cache_dir: where decoded images are kept.
         seed: splits folders by class.
@@ -169,9 +198,15 @@ def check_dataset(
     found, request = find_dataset(name_or_path, request, **options)
     dataset = load_originals(found, request) if isinstance(found, Originals) else found
     seen = list(_look(found, dataset.skipped, request)) if isinstance(found, Originals) else []
-    splits = tuple(_split_facts(dataset, split, n_way, n_shot, n_query) for split in SPLITS)
+    needs = {
+        "base": {RANKING: n_query, TRAINING: train_query},
+        "validation": {CHOOSING: train_query},
+        "novel": {JUDGING: eval_query},
+    }
+    splits = tuple(_split_facts(dataset, name, n_way, n_shot, queries) for name, queries in needs.items())
     files = _file_facts([each.facts for each in seen], image_size) if seen else None
     duplicates = _duplicates(seen)
+    passed_over = found.passed_over if isinstance(found, Originals) else {}
     return DatasetCheck(
         name=dataset.name,
         image_size=dataset.image_size,
@@ -180,9 +215,17 @@ def check_dataset(
         files=files,
         duplicates=duplicates,
         skipped=dataset.skipped,
-        notes=tuple(_notes(splits, files, duplicates, dataset.skipped)),
-        reason=splits[0].reason,
+        passed_over=passed_over,
+        notes=tuple(_notes(splits, files, duplicates, passed_over)),
+        reason=splits[0].uses[0].reason,
     )
+
+
+def left_out_note(split: str, classes: Sequence[str], n_needed: int, purpose: str) -> str:
+    """Say which classes of a split have too few images to be drawn for a purpose."""
+    names = ", ".join(map(repr, classes[:N_NAMES])) + (", …" if len(classes) > N_NAMES else "")
+    few = _counted(len(classes), f"{split} class lacks", f"{split} classes lack")
+    return f"{few} the {n_needed} images needed to {purpose}, so never drawn for it: {names}."
 
 
 def _look(originals: Originals, skipped: Sequence[SkippedImage], request: LoadRequest) -> Iterator[_Seen]:
@@ -201,14 +244,10 @@ def _look(originals: Originals, skipped: Sequence[SkippedImage], request: LoadRe
                     yield _Seen(split, label, name, describe_image(content), digest)
 
 
-def _split_facts(dataset: FewShotDataset, name: str, n_way: int, n_shot: int, n_query: int) -> SplitFacts:
+def _split_facts(dataset: FewShotDataset, name: str, n_way: int, n_shot: int, queries: Mapping[str, int]) -> SplitFacts:
+    """Describe a split; ``queries`` are the query images per class by purpose."""
     split = dataset.split(name)
     counts = [len(images) for images in split.images] or [0]
-    try:
-        EpisodeSampler(dataset, name, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=0)
-        reason = ""
-    except DataError as error:
-        reason = str(error)
     return SplitFacts(
         name=name,
         n_classes=len(split.classes),
@@ -217,8 +256,22 @@ def _split_facts(dataset: FewShotDataset, name: str, n_way: int, n_shot: int, n_
         median=float(statistics.median(counts)),
         most=max(counts),
         smallest_class=split.classes[counts.index(min(counts))] if split.classes else "",
-        reason=reason,
+        uses=tuple(
+            _use(dataset, name, purpose, n_way=n_way, n_shot=n_shot, n_query=n_query)
+            for purpose, n_query in queries.items()
+        ),
     )
+
+
+def _use(dataset: FewShotDataset, name: str, purpose: str, *, n_way: int, n_shot: int, n_query: int) -> Use:
+    """Say whether a split's episodes can be drawn, and of which classes."""
+    split, needed, reason = dataset.split(name), n_shot + n_query, ""
+    try:
+        EpisodeSampler(dataset, name, n_way=n_way, n_shot=n_shot, n_query=n_query, seed=0)
+    except DataError as error:
+        reason = str(error)
+    left_out = split.smaller_than(needed)
+    return Use(purpose, needed, len(split.classes) - len(left_out), left_out, reason)
 
 
 def _file_facts(facts: Sequence[ImageFacts], image_size: int) -> FileFacts:
@@ -234,6 +287,7 @@ def _file_facts(facts: Sequence[ImageFacts], image_size: int) -> FileFacts:
         n_alpha=sum(each.alpha for each in facts),
         n_sixteen_bit=sum(each.sixteen_bit for each in facts),
         n_rotated=sum(each.rotated for each in facts),
+        n_several=sum(each.several for each in facts),
         n_enlarged=sum(min(size) < image_size for size in sizes),
     )
 
@@ -242,56 +296,84 @@ def _duplicates(seen: Sequence[_Seen], n_examples: int = 5) -> Duplicates:
     by_digest: Mapping[bytes, list[_Seen]] = defaultdict(list)
     for each in seen:
         by_digest[each.digest].append(each)
-    groups = [group for group in by_digest.values() if len(group) > 1]
-    homes = [{(each.split, each.label) for each in group} for group in groups]
-    n_splits = [len({split for split, _ in home}) for home in homes]
-    groups_by_weight = sorted(zip(n_splits, groups, strict=True), key=lambda pair: -pair[0])
+    kinds: dict[str, list[tuple[str, ...]]] = {"within_class": [], "between_classes": [], "between_splits": []}
+    n_again = 0
+    for group in by_digest.values():
+        homes = {(each.split, each.label) for each in group}
+        n_splits = len({each.split for each in group})
+        n_again += len(group) - len(homes)
+        found = {"within_class": len(group) > len(homes), "between_classes": len(homes) > n_splits}
+        for kind, is_so in (found | {"between_splits": n_splits > 1}).items():
+            if is_so:
+                kinds[kind].append(tuple(each.name for each in group))
     return Duplicates(
-        within_class=sum(len(group) - len(home) for group, home in zip(groups, homes, strict=True)),
-        between_classes=sum(len(home) > splits for home, splits in zip(homes, n_splits, strict=True)),
-        between_splits=sum(splits > 1 for splits in n_splits),
-        examples=tuple(tuple(each.name for each in group) for _, group in groups_by_weight[:n_examples]),
+        within_class=n_again,
+        between_classes=len(kinds["between_classes"]),
+        between_splits=len(kinds["between_splits"]),
+        examples={kind: tuple(groups[:n_examples]) for kind, groups in kinds.items()},
     )
 
 
 def _notes(
-    splits: Sequence[SplitFacts], files: FileFacts | None, duplicates: Duplicates, skipped: Sequence[SkippedImage]
+    splits: Sequence[SplitFacts], files: FileFacts | None, duplicates: Duplicates, passed_over: Mapping[str, int]
 ) -> Iterator[str]:
     """Yield what deserves attention, one sentence each, the gravest first."""
-    if duplicates.between_splits:
-        yield (
-            f"{duplicates.between_splits:,} images are in two splits, so accuracies on novel classes would flatter; "
-            f"first: {' = '.join(duplicates.examples[0])}."
-        )
-    if duplicates.between_classes:
-        yield f"{duplicates.between_classes:,} images are in two classes of one split: one of the labels is wrong."
-    if duplicates.within_class:
-        yield f"{duplicates.within_class:,} images are there once more in their class."
-    if skipped:
-        yield f"{len(skipped):,} files are left out; first: {skipped[0].path} ({skipped[0].reason})."
-    for split in splits[1:]:
-        if split.reason:
-            yield f"architectures can be ranked, but not trained and judged on {split.name} classes: {split.reason}"
+    yield from _duplicate_notes(duplicates)
+    for split in splits:
+        yield from _use_notes(split)
     for split in splits:
         if split.n_classes and split.most >= UNEQUAL * split.fewest:
             yield (
                 f"{split.name} classes have {split.fewest:,} to {split.most:,} images (fewest: "
                 f"{split.smallest_class!r}); episodes draw all classes equally often."
             )
+    if passed_over:
+        ends = ", ".join(f"{n:,} {end}" for end, n in sorted(passed_over.items(), key=lambda item: (-item[1], item[0])))
+        yield f"{_counted(sum(passed_over.values()), 'other file is', 'other files are')} no image by name: {ends}."
     if files is not None:
         yield from _file_notes(files)
 
 
+def _duplicate_notes(duplicates: Duplicates) -> Iterator[str]:
+    told = {
+        "between_splits": "in two splits, so accuracies on novel classes would flatter",
+        "between_classes": "in two classes of one split: one of the labels is wrong",
+        "within_class": "there once more in their class",
+    }
+    for kind, what in told.items():
+        if n := getattr(duplicates, kind):
+            yield f"{_counted(n, 'image is', 'images are')} {what}; first: {' = '.join(duplicates.examples[kind][0])}."
+
+
+def _use_notes(split: SplitFacts) -> Iterator[str]:
+    for use in split.uses:
+        if use.reason and use.purpose != RANKING:
+            yield f"architectures can be ranked, but not to {use.purpose} on {split.name} classes: {use.reason}"
+        elif use.left_out and not use.reason:
+            yield left_out_note(split.name, use.left_out, use.n_needed, use.purpose)
+
+
 def _file_notes(files: FileFacts) -> Iterator[str]:
-    if files.n_grey and files.n_colour:
-        yield f"{files.n_grey:,} images are grey and {files.n_colour:,} have colour: all become colour."
-    if files.n_alpha:
-        yield f"{files.n_alpha:,} images have transparency: it becomes white."
-    if files.n_sixteen_bit:
-        yield f"{files.n_sixteen_bit:,} images have 16 bits a channel: they become 8."
-    if files.n_rotated:
-        yield f"{files.n_rotated:,} images lie on their side by their EXIF orientation: they are turned upright."
-    if files.n_enlarged:
-        yield f"{files.n_enlarged:,} images are smaller than the size asked for: they are enlarged."
+    told = (
+        (files.n_grey if files.n_colour else 0, "without colour: they get three equal channels"),
+        (files.n_alpha, "with transparency: it becomes white"),
+        (files.n_sixteen_bit, "of 16 bits a channel: they become 8"),
+        (files.n_rotated, "turned or mirrored by EXIF orientation: they are put upright"),
+        (files.n_several, "of several pictures (animations, pages): the first is taken"),
+        (files.n_enlarged, "smaller than the size asked for: they are enlarged"),
+    )
+    for n, what in told:
+        if n:
+            yield f"{_counted(n, 'image')} {what}."
     if files.n_sizes > 1:
-        yield f"there are {files.n_sizes:,} image sizes: the largest centred square of each is kept and resized."
+        smallest, median, largest = (
+            f"{width}x{height}" for width, height in (files.smallest, files.median, files.largest)
+        )
+        yield (
+            f"{files.n_sizes:,} sizes, from {smallest} over {median} (median) to {largest}: the largest centred square "
+            "of each image is kept and resized."
+        )
+
+
+def _counted(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

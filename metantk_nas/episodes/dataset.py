@@ -42,6 +42,10 @@ class ImageSplit:
         """Images of all classes together."""
         return sum(len(images) for images in self.images)
 
+    def smaller_than(self, n_images: int) -> tuple[str, ...]:
+        """Classes with fewer images."""
+        return tuple(name for name, images in zip(self.classes, self.images, strict=True) if len(images) < n_images)
+
 
 @dataclass(frozen=True, eq=False)
 class FewShotDataset:

@@ -17,6 +17,8 @@ from metantk_nas.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _GREY_MODES = {"1", "L", "LA", "La"}
+MAX_PIXELS = 1 << 26
+"""Of one image as it is decoded: a few bytes may stand for a gigabyte. Large JPEGs are decoded at a fraction."""
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 5 to 8 have width and height swapped
 _PNG_DEPTH = 24  # where a PNG file says how many bits a channel has
 UNREADABLE = (
@@ -53,6 +55,7 @@ class ImageFacts:
         alpha: whether parts of it may be transparent.
         sixteen_bit: whether its channels have 16 bits.
         rotated: whether its EXIF orientation says that it does not lie upright.
+        several: whether it holds more than one picture; the first is taken.
     """
 
     width: int
@@ -61,6 +64,7 @@ class ImageFacts:
     alpha: bool
     sixteen_bit: bool
     rotated: bool
+    several: bool
 
 
 def is_image(name: str) -> bool:
@@ -105,10 +109,12 @@ def decode_image(content: bytes, image_size: int) -> Images:
 
     Raises:
         OSError and others: Pillow cannot read it.
-        ValueError: pixels are 32-bit numbers, whose range is not known.
+        ValueError: pixels are 32-bit numbers, whose range is not known, or there are more than `MAX_PIXELS`.
     """
     with Image.open(io.BytesIO(content)) as image:
         image.draft(None, (2 * image_size, 2 * image_size))  # large JPEGs are decoded at a fraction of their size
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has {image.width:,} x {image.height:,} pixels; expected {MAX_PIXELS:,} at most")
         ImageOps.exif_transpose(image, in_place=True)
         plain = _to_eight_bits(image)
     if plain.size != (image_size, image_size):
@@ -133,6 +139,7 @@ def describe_image(content: bytes) -> ImageFacts:
             alpha=_has_alpha(image),
             sixteen_bit=grey_numbers or (image.format == "PNG" and content[_PNG_DEPTH] == 16),
             rotated=orientation > 1,
+            several=getattr(image, "is_animated", False),
         )
 
 

@@ -78,7 +78,8 @@ class EpisodeSampler:
     """Draws episodes from one split; the index-th episode is a pure function of (seed, name, split, index).
 
     There is no state: resumed and parallel work draws the very same episodes. With the same index, more shots
-    add support images and keep the query images, and more queries keep the support images.
+    add support images and keep the query images, and more queries keep the support images. Classes with too few
+    images are never drawn; :attr:`left_out` names them.
 
     Args:
         dataset: where images come from.
@@ -90,7 +91,7 @@ class EpisodeSampler:
         name: what the episodes are for; another name gives other episodes.
 
     Raises:
-        DataError: the split has fewer than ``n_way`` classes, or a class fewer than ``n_shot + n_query`` images.
+        DataError: the split has fewer than ``n_way`` classes with ``n_shot + n_query`` images.
     """
 
     def __init__(
@@ -109,11 +110,22 @@ class EpisodeSampler:
         self.n_way, self.n_shot, self.n_query = n_way, n_shot, n_query
         self.seed, self.name = seed, name
         self._check()
+        self._drawn = np.flatnonzero([len(images) >= self.n_needed for images in self.split.images])
+
+    @property
+    def n_needed(self) -> int:
+        """Images that a class must have to be drawn."""
+        return self.n_shot + self.n_query
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Classes that are never drawn, for want of images."""
+        return self.split.smaller_than(self.n_needed)
 
     def __call__(self, index: int) -> Episode:
         """The episode number ``index``, from 0."""
         rng = numpy_generator(self.seed, self.name, self.split.name, index)
-        chosen = rng.permutation(len(self.split.classes))[: self.n_way]
+        chosen = self._drawn[rng.permutation(len(self._drawn))[: self.n_way]]
         support, query = [], []
         for label in chosen:
             images = self.split.images[label]
@@ -150,19 +162,16 @@ class EpisodeSampler:
                 f"{where} has {n_classes} classes, but {self.n_way}-way episodes need {self.n_way}; "
                 f"lower n_way or give the split more classes{'' if n_classes else _EMPTY_SPLIT}."
             )
-        needed = self.n_shot + self.n_query
-        short = [
-            (len(images), label)
-            for label, images in zip(self.split.classes, self.split.images, strict=True)
-            if len(images) < needed
-        ]
-        if short:
-            n_images, label = min(short)
+        sizes = zip(map(len, self.split.images), self.split.classes, strict=True)
+        short = sorted(pair for pair in sizes if pair[0] < self.n_needed)
+        if n_classes - len(short) < self.n_way:
+            n_images, label = short[0]
             others = f" (and {len(short) - 1} more classes fall short)" if len(short) > 1 else ""
             skipped = f"; {len(self.dataset.skipped)} image files were skipped" if self.dataset.skipped else ""
             raise DataError(
                 f"class {label!r} in {where} has {n_images} images{others}{skipped}, but {self.n_shot} support + "
-                f"{self.n_query} query images need {needed}; add images, remove the class, or lower n_shot or n_query."
+                f"{self.n_query} query images need {self.n_needed}, and {self.n_way}-way episodes {self.n_way} such "
+                "classes; add images, or lower n_way, n_shot or n_query."
             )
 
 

@@ -2,8 +2,9 @@
 
 import csv
 import posixpath
-from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from metantk_nas.episodes.dataset import SkippedImage
 from metantk_nas.episodes.decode import is_image
@@ -60,7 +61,7 @@ def find_folder(request: LoadRequest, *, min_classes: int = 5) -> Originals:
         chosen = split_by_chance(files, request.seed, min_classes)
         splits = {split: {label: label for label in labels} for split, labels in chosen.items()}
     named = {split: {label: files[where] for label, where in classes.items()} for split, classes in splits.items()}
-    return Originals(name, tree, named, tuple(stray))
+    return Originals(name, tree, named, tuple(stray), _passed_over(tree))
 
 
 def split_by_chance(labels: Iterable[str], seed: int, min_classes: int) -> dict[str, list[str]]:
@@ -77,18 +78,25 @@ def split_by_chance(labels: Iterable[str], seed: int, min_classes: int) -> dict[
 
 def images_by_directory(tree: AbstractTree) -> tuple[str, dict[str, list[str]], list[SkippedImage]]:
     """The directory that wraps all classes (``""`` or ``"pets/"``), image files by directory in it, and strays."""
-    files, stray = defaultdict(list), []
+    files = defaultdict(list)
     for name in filter(is_image, tree.names()):
-        directory = posixpath.dirname(name)
-        if directory:
-            files[directory].append(name)
-        else:
-            stray.append(SkippedImage(name, "it lies outside the class directories"))
+        files[posixpath.dirname(name)].append(name)
+    outside = files.pop("", [])
     if not files:
         raise DataError(f"{tree.path} has no directories with images in them; {_LAYOUT}")
     shared = posixpath.commonpath(files) if len(files) > 1 else ""
+    outside += files.pop(shared, [])
+    stray = [SkippedImage(name, "it lies outside the class directories") for name in outside]
     top = f"{shared}/" if shared else ""
     return top, {directory.removeprefix(top): names for directory, names in files.items()}, stray
+
+
+def _passed_over(tree: AbstractTree) -> Mapping[str, int]:
+    """Count what is neither an image nor a list of classes, by how the names end."""
+    names = map(PurePosixPath, tree.names())
+    lists = {f"{alias}.txt" for alias in _SPLIT_OF}
+    ends = (path.suffix.lower() or path.name for path in names if path.name not in lists)
+    return dict(Counter(end for end in ends if not is_image(end)))
 
 
 def _tabled(tree: AbstractTree) -> Files | None:
@@ -111,7 +119,7 @@ def _tabled(tree: AbstractTree) -> Files | None:
 def _table_rows(tree: AbstractTree, name: str) -> list[list[str]]:
     """Lines ``filename,label`` of a table, without its header; none where the header is another one."""
     try:
-        rows = [row for row in csv.reader(tree.read(name).decode("utf-8-sig", errors="replace").splitlines()) if row]
+        rows = [row for row in csv.reader(tree.read_text(name).splitlines()) if row]
     except csv.Error:
         return []
     return rows[1:] if rows[:1] == [["filename", "label"]] else []
@@ -143,7 +151,7 @@ def _listed(tree: AbstractTree, top: str, files: Iterable[str]) -> Splits | None
         name = f"{top}{alias}.txt"
         if name not in members:
             continue
-        lines = tree.read(name).decode("utf-8-sig", errors="replace").splitlines()
+        lines = tree.read_text(name).splitlines()
         classes = [line.strip().rstrip("/") for line in lines if line.strip()]
         unknown = [label for label in classes if label not in known]
         if unknown:

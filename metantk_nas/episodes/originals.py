@@ -1,7 +1,7 @@
 """The images of a data set as they were found, by split and class, before any is decoded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metantk_nas.episodes.cache import load_classes
 from metantk_nas.episodes.dataset import FewShotDataset, Images, SkippedImage, make_dataset
@@ -29,6 +29,7 @@ class Originals:
         files: per split (``"base"``, ``"validation"``, ``"novel"``; those that are absent are empty) and class, the
             names of its files.
         stray: files that belong to no class.
+        passed_over: how many files are no images by their names, by how these end.
         finish: what becomes of the decoded images, such as turned copies.
     """
 
@@ -36,6 +37,7 @@ class Originals:
     source: AbstractSource
     files: Files
     stray: tuple[SkippedImage, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     finish: Callable[[Decoded], Decoded] = _unchanged
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from metantk_nas.episodes.check import CHOOSING, JUDGING, TRAINING, left_out_note
+from metantk_nas.episodes.episode import EpisodeSampler
 from metantk_nas.episodes.request import Progress
 from metantk_nas.episodes.sine import SINE
 from metantk_nas.errors import RunError, UsageError
@@ -23,6 +25,7 @@ from metantk_nas.experiment.problems import ImageProblem, SineProblem
 from metantk_nas.experiment.scoring import load_ranking, read_spec, refuse_foreign
 from metantk_nas.experiment.spec import SearchSpec, TrainSpec
 from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
+from metantk_nas.experiment.workers import Note
 from metantk_nas.learners import trainer
 from metantk_nas.learners.base import AbstractLearner, bind
 from metantk_nas.learners.checkpoint import CURVE_FILE, CurvePoint
@@ -59,6 +62,17 @@ class Entrant:
         return self.key[:12] if self.rank is None else f"rank{self.rank}"
 
 
+def rehearse(search: SearchSpec, spec: TrainSpec, *, progress: Progress | None = None) -> None:
+    """Refuse, before a search takes its time, a training of its best that its images do not allow.
+
+    Raises:
+        DataError: episodes cannot be drawn from the base, validation or novel classes.
+        UsageError: an unknown learner or setting.
+    """
+    read_settings(spec)
+    _check_sources(ImageProblem(open_dataset(search, progress)), spec)
+
+
 def train_run(
     run: Path,
     top: int,
@@ -66,6 +80,7 @@ def train_run(
     *,
     command: Sequence[str] = (),
     progress: Progress | None = None,
+    note: Note | None = None,
 ) -> pd.DataFrame:
     """Train the best architectures of a search on its data and judge them on novel classes.
 
@@ -75,6 +90,7 @@ def train_run(
         spec: how to train.
         command: words of the command line, for the manifest.
         progress: told how far the work is.
+        note: told which classes have too few images.
 
     Returns:
         The rows of ``evaluation.csv``: accuracies and half-widths of their 95 % confidence intervals,
@@ -91,12 +107,18 @@ def train_run(
         raise RunError(f"no architecture of {run} could be scored, so there is none to train; see its ranking.csv.")
     entrants = [Entrant(row["arch"], row["key"], int(row["rank"]), int(row["macs"])) for row in best]
     problem = ImageProblem(open_dataset(search, progress))
+    left_out = _check_sources(problem, spec, note)
     for entrant in entrants:
         _train_one(entrant, space, problem, spec, out=run, progress=progress)
     ranks = dict(zip(ranking.frame["key"], ranking.frame["rank"], strict=True))
     table = _publish(run, {key: None if pd.isna(rank) else int(rank) for key, rank in ranks.items()})
     manifest = dict(ranking.manifest)
-    manifest["training"] = {"command": list(command), "spec": asdict(spec), **machine_facts(pick_device(spec.device))}
+    manifest["training"] = {
+        "command": list(command),
+        "spec": asdict(spec),
+        "left_out": left_out,
+        **machine_facts(pick_device(spec.device)),
+    }
     write_json(run / "manifest.json", manifest)
     write_report(run, space)
     return table
@@ -110,6 +132,7 @@ def train_arch(
     *,
     command: Sequence[str] = (),
     progress: Progress | None = None,
+    note: Note | None = None,
 ) -> pd.DataFrame:
     """Train one given architecture.
 
@@ -120,6 +143,7 @@ def train_arch(
         out: directory for the results.
         command: words of the command line, for the manifest.
         progress: told how far the work is.
+        note: as in `train_run`.
 
     Returns:
         As `train_run`.
@@ -132,10 +156,11 @@ def train_arch(
         genotype = space.parse(arch)
         entrant = Entrant(space.format(genotype), space.key(genotype))
     problem = _open_problem(arch, search, spec, progress)
+    left_out = _check_sources(problem, spec, note)
     manifest = {
         "command": list(command),
         "spec": {"arch": entrant.arch, "space": search.space, "data": search.data, "image_size": search.image_size},
-        "training": {"spec": asdict(spec)},
+        "training": {"spec": asdict(spec), "left_out": left_out},
         **machine_facts(pick_device(spec.device)),
     }
     write_json(out / "manifest.json", manifest)
@@ -166,6 +191,25 @@ def _open_problem(
             f"learner {spec.learner!r} classifies, and sine waves have real targets; expected one of {able}."
         )
     return SineProblem()
+
+
+def _check_sources(problem: ImageProblem | SineProblem, spec: TrainSpec, note: Note | None = None) -> list[str]:
+    """Refuse episodes that cannot be drawn; tell which classes are too small to be drawn, one sentence a purpose."""
+    learner, _ = read_settings(spec)
+    sources = {
+        TRAINING: problem.training(learner, spec),
+        CHOOSING: problem.episodes("validation", spec, spec.n_query),
+        JUDGING: problem.episodes("novel", spec, spec.eval_query),
+    }
+    told = [
+        left_out_note(source.split.name, source.left_out, source.n_needed, purpose)
+        for purpose, source in sources.items()
+        if isinstance(source, EpisodeSampler) and source.left_out
+    ]
+    if note is not None:
+        for sentence in told:
+            note(sentence)
+    return told
 
 
 def _train_one(

@@ -4,6 +4,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,14 @@ UGLY = {
     "class02/mirrored.png": encode(noise(10, 10, 3), exif=exif(2)),
     "class03/bitmap.bmp": encode(noise(9, 9).convert("1"), "BMP"),
     "class03/palette.gif": encode(noise(9, 9, 3).convert("P"), "GIF"),
+    "class03/moving.gif": encode(noise(9, 9, 3), "GIF", save_all=True, append_images=[noise(9, 9, 3, seed=1)]),
     "class03/print.tif": encode(noise(9, 9, 3).convert("CMYK"), "TIFF"),
 }
-"""Ten images that not every program reads."""
+"""Eleven images that not every program reads."""
+
+OTHERS = dict.fromkeys(
+    ("readme.txt", "class00/phone.heic", "class01/phone.HEIC", "class01/Thumbs"), b"no image by name"
+)
 
 DAMAGED = {
     "class00/empty.png": b"",
@@ -58,8 +64,8 @@ DAMAGED = {
 
 @pytest.fixture
 def ugly(tmp_path: Path) -> Path:
-    """Sixteen classes of one size and six images, ten more of many kinds in four of them, and five that are no use."""
-    return write_folder(tmp_path / "ugly", class_files(16, colour=True) | UGLY | DAMAGED)
+    """Sixteen classes of one size and six images, eleven more of many kinds in four of them, and what is no use."""
+    return write_folder(tmp_path / "ugly", class_files(16, colour=True) | UGLY | DAMAGED | OTHERS)
 
 
 def run(*words: object) -> Any:
@@ -71,22 +77,25 @@ def notes_of(found: DatasetCheck) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "width", "height", "told"),
     [
-        ("class00/grey.png", ImageFacts(20, 40, True, False, False, False)),
-        ("class00/alpha.png", ImageFacts(30, 30, False, True, False, False)),
-        ("class00/grey_alpha.png", ImageFacts(10, 10, True, True, False, False)),
-        ("class01/sixteen.png", ImageFacts(12, 12, True, False, True, False)),
-        ("class01/sixteen.tif", ImageFacts(12, 12, True, False, True, False)),
-        ("class02/rotated.jpg", ImageFacts(20, 50, False, False, False, True)),
-        ("class02/mirrored.png", ImageFacts(10, 10, False, False, False, True)),
-        ("class03/bitmap.bmp", ImageFacts(9, 9, True, False, False, False)),
-        ("class03/palette.gif", ImageFacts(9, 9, False, False, False, False)),
-        ("class03/print.tif", ImageFacts(9, 9, False, False, False, False)),
+        ("class00/grey.png", 20, 40, {"grey"}),
+        ("class00/alpha.png", 30, 30, {"alpha"}),
+        ("class00/grey_alpha.png", 10, 10, {"grey", "alpha"}),
+        ("class01/sixteen.png", 12, 12, {"grey", "sixteen_bit"}),
+        ("class01/sixteen.tif", 12, 12, {"grey", "sixteen_bit"}),
+        ("class02/rotated.jpg", 20, 50, {"rotated"}),
+        ("class02/mirrored.png", 10, 10, {"rotated"}),
+        ("class03/bitmap.bmp", 9, 9, {"grey"}),
+        ("class03/palette.gif", 9, 9, set()),
+        ("class03/moving.gif", 9, 9, {"several"}),
+        ("class03/print.tif", 9, 9, set()),
     ],
 )
-def test_an_image_is_described_by_its_header(name: str, expected: ImageFacts) -> None:
-    assert describe_image(UGLY[name]) == expected
+def test_an_image_is_described_by_its_header(name: str, width: int, height: int, told: set[str]) -> None:
+    found = asdict(describe_image(UGLY[name]))
+    assert (found.pop("width"), found.pop("height")) == (width, height)
+    assert {fact for fact, is_so in found.items() if is_so} == told
 
 
 def test_sixteen_bits_of_colour_are_seen_and_scaled() -> None:
@@ -99,7 +108,7 @@ def test_sixteen_bits_of_colour_are_seen_and_scaled() -> None:
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert describe_image(content) == ImageFacts(2, 1, False, False, True, False)
+    assert describe_image(content) == ImageFacts(2, 1, False, False, True, False, several=False)
     np.testing.assert_array_equal(decode_image(content, 1)[0, 0], [128, 50, 131])  # means of 0, 255; 100, 0; 255, 7
 
 
@@ -108,21 +117,31 @@ def test_an_ugly_folder_is_told_as_it_is(ugly: Path) -> None:
     assert found.name == "ugly"
     assert (found.image_size, found.n_channels) == (12, 3)
     assert [split.n_classes for split in found.splits] == [6, 5, 5]
-    assert sum(split.n_images for split in found.splits) == 16 * 6 + 10
+    assert sum(split.n_images for split in found.splits) == 16 * 6 + 11
     assert {split.fewest for split in found.splits} == {6}
-    assert max(split.most for split in found.splits) == 9
+    assert max(split.most for split in found.splits) == 10
     assert {each.path for each in found.skipped} == {*DAMAGED}
     files = found.files
     assert files is not None
-    assert (files.n_grey, files.n_colour) == (5, 96 + 5)
-    assert (files.n_alpha, files.n_sixteen_bit, files.n_rotated) == (2, 2, 2)
+    assert (files.n_grey, files.n_colour) == (5, 96 + 6)
+    assert (files.n_alpha, files.n_sixteen_bit, files.n_rotated, files.n_several) == (2, 2, 2, 1)
     assert (files.smallest, files.median, files.largest) == ((9, 9), (14, 10), (20, 50))
     assert files.n_sizes == 7
-    assert files.n_enlarged == 96 + 5, "sides of 10 and 9 pixels, not 12"
+    assert files.n_enlarged == 96 + 6, "sides of 10 and 9 pixels, not 12"
     assert found.reason == ""
-    for word in ("left out", "grey", "transparency", "16 bits", "EXIF", "enlarged", "image sizes"):
-        assert word in notes_of(found)
-    assert "twice" not in notes_of(found)
+    assert found.passed_over == {".heic": 2, ".txt": 1, "Thumbs": 1}
+    for words in (
+        "4 other files are no image by name: 2 .heic, 1 .txt, 1 Thumbs.",
+        "5 images without colour: they",
+        "2 images with transparency",
+        "2 images of 16 bits",
+        "2 images turned or mirrored by EXIF",
+        "1 image of several pictures",
+        "102 images smaller than",
+        "7 sizes, from 9x9 over 14x10 (median) to 20x50",
+    ):
+        assert words in notes_of(found)
+    assert "once more" not in notes_of(found)
 
 
 def test_the_ugly_images_become_ordinary_ones(ugly: Path) -> None:
@@ -133,7 +152,7 @@ def test_the_ugly_images_become_ordinary_ones(ugly: Path) -> None:
         for name in ("base", "validation", "novel")
         for label, images in zip(dataset.split(name).classes, dataset.split(name).images, strict=True)
     }
-    extra = {"class00": 3, "class01": 2, "class02": 2, "class03": 3}
+    extra = {"class00": 3, "class01": 2, "class02": 2, "class03": 4}
     assert counts == {f"class{label:02d}": 6 + extra.get(f"class{label:02d}", 0) for label in range(16)}
     for name in ("base", "validation", "novel"):
         episode = EpisodeSampler(dataset, name, n_way=5, n_shot=2, n_query=4, seed=0)(0)
@@ -167,10 +186,13 @@ def test_duplicates_are_told_by_where_they_are(tmp_path: Path) -> None:
     assert found.duplicates.within_class == 3
     assert found.duplicates.between_classes == 1
     assert found.duplicates.between_splits == 1
-    assert set(found.duplicates.examples[0]) == {"val/val0/image2.png", "test/test1/leak.png"}
-    assert "1 images are in two splits, so accuracies on novel classes would flatter; first: " in found.notes[0]
-    assert "two classes of one split" in found.notes[1]
-    assert "3 images are there once more" in found.notes[2]
+    assert set(found.duplicates.examples["between_splits"][0]) == {"val/val0/image2.png", "test/test1/leak.png"}
+    where = "val/val0/image2.png = test/test1/leak.png"
+    assert f"1 image is in two splits, so accuracies on novel classes would flatter; first: {where}." == found.notes[0]
+    assert (
+        "1 image is in two classes of one split: one of the labels is wrong; first: train/train0/el" in found.notes[1]
+    )
+    assert "3 images are there once more in their class; first: train/train0/again.png = train/train0" in found.notes[2]
 
 
 @pytest.mark.parametrize(
@@ -185,16 +207,40 @@ def test_episodes_that_cannot_be_drawn_are_named(ugly: Path, episode: dict[str, 
     found = check_dataset(str(ugly), image_size=4, **episode)
     with pytest.raises(DataError, match=reason):
         raise DataError(found.reason)
-    assert found.reason == found.splits[0].reason
+    assert found.reason == found.splits[0].uses[0].reason
     assert not found.to_dict()["usable"]
 
 
 def test_a_data_set_without_novel_classes_can_be_ranked_but_not_judged(tmp_path: Path) -> None:
     found = check_dataset(str(write_folder(tmp_path, class_files(6))), image_size=4)
     assert found.reason == ""
-    assert [bool(split.reason) for split in found.splits] == [False, True, True]
+    assert [bool(use.reason) for split in found.splits for use in split.uses] == [False, False, True, True]
     assert [split.fewest for split in found.splits] == [6, 0, 0]
-    assert "architectures can be ranked, but not trained and judged on novel classes" in notes_of(found)
+    assert "architectures can be ranked, but not to judge on novel classes: split 'novel'" in notes_of(found)
+    assert "can be drawn to rank, train, but not to choose weights, judge." in run("check", tmp_path).stdout
+
+
+def test_classes_with_too_few_images_are_named_for_what_they_are_too_small(tmp_path: Path) -> None:
+    files = class_files(16, 8) | class_files(1, 1, prefix="one") | class_files(2, 3, prefix="few")
+    lists = {"base.txt": b"few00\nfew01\none00\n", "validation.txt": b"", "novel.txt": b""}
+    for label in range(16):
+        name = ("base.txt", "validation.txt", "novel.txt")[label // 6]
+        lists[name] += f"class{label:02d}\n".encode()
+    found = check_dataset(str(write_folder(tmp_path, files | lists)), image_size=4, n_way=4, eval_query=8)
+    uses = {use.purpose: (use.n_needed, use.n_classes, use.left_out) for split in found.splits for use in split.uses}
+    assert uses == {
+        "rank": (2, 8, ("one00",)),
+        "train": (6, 6, ("few00", "few01", "one00")),
+        "choose weights": (6, 6, ()),
+        "judge": (9, 0, ("class12", "class13", "class14", "class15")),
+    }
+    assert found.reason == ""
+    assert "1 base class lacks the 2 images needed to rank, so never drawn for it: 'one00'." in found.notes
+    assert "3 base classes lack the 6 images needed to train, so never drawn for it: 'few00', 'few01', 'one00'." in (
+        found.notes
+    )
+    assert "not to judge on novel classes: class 'class12'" in notes_of(found)
+    assert found.passed_over == {}, "lists of classes are no strangers"
 
 
 def test_what_was_checked_is_decoded_already(ugly: Path) -> None:
@@ -228,11 +274,11 @@ def test_the_command_tells_and_exits_with_0_or_2(ugly: Path) -> None:
     done = run("check", ugly, "--image-size", 12)
     assert done.exit_code == 0, done.output
     for text in (
-        "ugly, 12x12",
+        "ugly: 107 images of 16 classes, colour, at 12x12",
         "9x9 over 14x10 (median) to 20x50",
-        "n_way ≤ 6, n_shot + n_query ≤ 6",
+        "6 to rank (2), 6 to train (6)",
         "class00/empty.png (it is no image",
-        "Usable: 5-way",
+        "Usable: 5-way 1-shot episodes can be drawn to rank, train, choose weights, but not to judge.",
     ):
         assert text in done.stdout
     done = run("check", ugly, "--n-shot", 6)

@@ -71,12 +71,20 @@ def test_more_ways_than_classes_are_refused(dataset: FewShotDataset) -> None:
         sampler(dataset, n_way=9)
 
 
-def test_a_class_with_too_few_images_is_named(dataset: FewShotDataset) -> None:
-    with pytest.raises(DataError, match=r"class 'base7' in split 'base' .* has 4 images, but 2 support \+ 3 query"):
-        sampler(dataset, "base")
+def test_a_class_with_too_few_images_sits_out(dataset: FewShotDataset) -> None:
+    draw = sampler(dataset, "base", n_way=7)
+    assert draw.left_out == ("base7",)
+    drawn = {name for episode in draw.batch(0, 5) for name in episode.class_names}
+    assert drawn == {f"base{label}" for label in range(7)}
+    assert sampler(dataset, "base", n_query=2).left_out == ()
+
+
+def test_where_too_few_classes_have_the_images_the_smallest_is_named(dataset: FewShotDataset) -> None:
+    message = r"class 'base7' in split 'base' .* has 4 images, but 2 support \+ 3 query .* need 5, and 8-way .* 8 such"
+    with pytest.raises(DataError, match=message):
+        sampler(dataset, "base", n_way=8)
     with pytest.raises(DataError, match=r"class 'base7' .* \(and 7 more classes fall short\)"):
         sampler(dataset, "base", n_query=20)
-    assert sampler(dataset, "base", n_query=2)(0).n_way == 3
 
 
 @pytest.mark.parametrize("wrong", [{"n_way": 1}, {"n_shot": 0}, {"n_query": 0}])

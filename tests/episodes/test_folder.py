@@ -155,6 +155,15 @@ def test_nested_classes_are_named_by_their_path(tmp_path: Path) -> None:
     )
 
 
+def test_what_lies_beside_the_classes_is_no_class_in_a_wrapping_directory_either(tmp_path: Path) -> None:
+    files = {f"pets/{name}": content for name, content in (class_files(2, 1) | {"cover.png": b""}).items()}
+    dataset = load_dataset(str(write_zip(tmp_path / "own.zip", files)), image_size=4)
+    assert dataset.base.classes == ("class00", "class01")
+    assert [(each.path, each.reason) for each in dataset.skipped] == [
+        ("pets/cover.png", "it lies outside the class directories")
+    ]
+
+
 def test_unreadable_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
     whole = encode(noise(30, 30))
     files = class_files(3) | {

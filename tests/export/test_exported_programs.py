@@ -16,8 +16,9 @@ from tests.networks.chunks import NOTHING, SPACES
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_features_of_a_cell_network_agree_elsewhere(name, abroad, tmp_path):
-    subject = subject_in(short(name), 1)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_features_of_a_cell_network_agree_elsewhere(name, seed, abroad, tmp_path):
+    subject = subject_in(short(name), seed)
     (path,) = export(subject, "pt", tmp_path / "network.pt2").paths
     for n_rows in (1, 2, 7):
         images = subject.images(n_rows, seed=n_rows)

@@ -40,8 +40,9 @@ def run(runtime, path, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_features_of_a_cell_network_agree(name, runtime, tmp_path):
-    subject = subject_in(short(name), 2)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_features_of_a_cell_network_agree(name, seed, runtime, tmp_path):
+    subject = subject_in(short(name), seed)
     (path,) = export(subject, "onnx", tmp_path / "network.onnx").paths
     for n_rows in (1, 6):
         images = subject.images(n_rows, seed=n_rows)
