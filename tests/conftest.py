@@ -5,6 +5,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch loads: tests are many tiny tensors
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a busy one may need seconds for what takes milliseconds
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

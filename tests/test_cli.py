@@ -2,11 +2,13 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from metantk_nas.cli.app import app
@@ -199,6 +201,24 @@ def test_bench_builds_a_table_and_compares_scores_with_it(tmp_path):
     assert all(row["n"] == 4 for row in found.values())
     assert "Agreement over 4 architectures" in run("bench", "correlate", tmp_path / "run", *options).stdout
     assert (tmp_path / "found" / "correlation.html").exists()
+
+
+def every_command(group=None, words=()):
+    """Words of every command and sub-command, the program itself first."""
+    group = group or get_command(app)
+    yield words
+    for name, member in getattr(group, "commands", {}).items():
+        yield from every_command(member, (*words, name))
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize("words", list(every_command()), ids=" ".join)
+def test_help_speaks_in_words(words, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    help_text = run(*words, "--help").stdout
+    assert max(map(len, help_text.splitlines())) <= int(columns)
+    types = re.findall(r"<(?:str|int|float|path|bool|list)\b.*?>|list\[|\bPath\b|Optional", help_text)
+    assert not types, "names of Python's types say nothing to a newcomer"
 
 
 def test_python_m_works():

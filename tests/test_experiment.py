@@ -17,11 +17,15 @@ import torch
 
 import metantk_nas
 from metantk_nas.errors import DataError, GenotypeError, RunError, UsageError
-from metantk_nas.experiment.scoring import load_ranking, read_spec, redraw
-from metantk_nas.results import read_json
+from metantk_nas.experiment.scoring import load_ranking, manifest_of, read_spec, redraw
+from metantk_nas.experiment.spec import SearchSpec
+from metantk_nas.experiment.workbench import Workbench
+from metantk_nas.results import Ranking, read_json
+from metantk_nas.scorers.registry import METRICS
 from tests.small_search import SMALL, command
 
 TIMES = ["seconds"]
+INTERVAL = ("rank_low", "rank_high")
 
 
 def table(run: Path) -> pd.DataFrame:
@@ -55,6 +59,21 @@ def test_a_search_leaves_ranking_manifest_report_and_store_behind(finished):
     manifest = read_json(finished / "manifest.json")
     assert manifest["spec"]["space"] == "nas_bench_201"
     assert manifest["counts"]["candidates"] == SMALL["budget"]
+    described = {f"{name}{end}" for name in manifest["metrics"] for end in ("", "_sd")}
+    assert set(frame.columns) - described == {"rank", "arch", "key", "status", "reason", "score", *INTERVAL, "seed"}
+
+
+def test_a_manifest_says_what_every_measured_column_is():
+    words = {"metrics": ",".join(METRICS), "ranks": "metantk-nas", "pareto": "macs,score", "max_params": 10**9}
+    bench = Workbench.of(SearchSpec(**{**SMALL, **words, "fidelity": "image_size=8,repeats=1,keep=0.5"}))
+    columns = [*METRICS, "cheap_trace", "rank_metantk-nas", "score", "trace_sd"]
+    row = {**dict.fromkeys(columns, 1.0), "status": "ok", "key": "k", "seconds": 2.0}
+    said = manifest_of(bench, Ranking(pd.DataFrame([row])), [])["metrics"]
+    assert said.keys() == {*METRICS, "cheap_trace", "rank_metantk-nas"}
+    assert all(entry["description"] for entry in said.values())
+    directions = {name: said[name]["higher_is_better"] for name in ("trace", "latency_ms", "params", "macs")}
+    assert directions == {"trace": True, "latency_ms": False, "params": None, "macs": False}, "fewer macs are better"
+    assert (said["latency_ms"]["unit"], said["trace"]["unit"]) == ("ms", "")
 
 
 def test_the_default_ranking_sums_the_ranks_of_condition_number_and_trace(finished):

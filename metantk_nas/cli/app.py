@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from metantk_nas.cli import bench, datasets, export, lists, past, run_file, runs
+from metantk_nas.cli.declared import name_values
 from metantk_nas.cli.screen import print_error, stderr, stdout
 from metantk_nas.errors import MetaNTKError, UsageError
 
@@ -17,26 +18,32 @@ INTERRUPTED = 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
-def _without_values(params: list[Any]) -> list[Any]:
-    """Let help show no value behind options that take none."""
+def _in_words(params: list[Any]) -> list[Any]:
+    """Let help show no value behind options that take none, and no type behind arguments: their name says it."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        if param.param_type_name == "argument":
+            param.display_type_rich = _nothing
     return params
 
 
+def _nothing(ctx: Any) -> None:
+    """Show nothing."""
+
+
 class _Command(TyperCommand):
-    """A command whose flags are shown as flags."""
+    """A command whose help is in words."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_values(super().get_params(ctx))
+        return _in_words(super().get_params(ctx))
 
 
 class _Group(TyperGroup):
-    """A group of commands whose flags are shown as flags."""
+    """A group of commands whose help is in words."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_values(super().get_params(ctx))
+        return _in_words(super().get_params(ctx))
 
 
 class _TeachingGroup(_Group):
@@ -108,6 +115,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 
 def _add(group: typer.Typer, command: Callable[..., None], panel: str | None = None) -> None:
     """Add a command; the lines of its docstring's paragraphs are joined, for help to break them anew."""
+    name_values(command)
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     group.command(cls=_Command, help=text, rich_help_panel=panel)(command)

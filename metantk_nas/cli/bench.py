@@ -13,7 +13,7 @@ from metantk_nas.cli.screen import print_correlation, print_json, print_note, pr
 TABLE, COMPARE = "Table", "Comparison"
 
 Protocol = Annotated[str, typer.Option(help="How to train and judge: rfs or protonet.", rich_help_panel=TABLE)]
-Sample = Annotated[int, typer.Option(help="Architectures, each of another canonical key.", rich_help_panel=TABLE)]
+Sample = Annotated[int, typer.Option(help="Architectures to draw, no two of the same function.", rich_help_panel=TABLE)]
 TrainSeed = Annotated[
     int, typer.Option(help="Seed of weights and batches; another one adds rows.", rich_help_panel=TABLE)
 ]
@@ -21,8 +21,16 @@ TrainBudget = Annotated[
     int | None, typer.Option(help="Batches or episodes to train on (the protocol's own).", rich_help_panel=TABLE)
 ]
 
+TableOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the table (results/fewshot_bench/<space>-<data>-<protocol>).", rich_help_panel=opt.RUN
+    ),
+]
+
 ScoreFiles = Annotated[
-    list[Path], typer.Argument(help="Directories of searches, rankings, or CSV files with scores.", show_default=False)
+    list[Path],
+    typer.Argument(help="Directories of searches, rankings, or CSV files with scores.", show_default=False),
 ]
 TruthPath = Annotated[
     Path,
@@ -36,26 +44,34 @@ Column = Annotated[
 ]
 Where = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=TEXT", help="Keep rows of the truth with this text.", rich_help_panel=COMPARE),
+    typer.Option(
+        metavar="NAME=TEXT", help="Keep rows of the truth with this text; may be repeated.", rich_help_panel=COMPARE
+    ),
 ]
 Columns = Annotated[
     str,
     typer.Option(
-        "--scores", metavar="LIST", help="Compare these only: a,b; -a where lower is better.", rich_help_panel=COMPARE
+        "--scores",
+        metavar="LIST",
+        help="Columns to compare (all): a,b; -a where lower is better.",
+        rich_help_panel=COMPARE,
     ),
 ]
 Baselines = Annotated[
-    list[Path] | None, typer.Option(help="CSV of scores to be held against.", rich_help_panel=COMPARE)
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="CSV of scores to be held against; may be repeated.", rich_help_panel=COMPARE),
 ]
 UnitName = Annotated[
     Literal["key", "arch"],
-    typer.Option(help="Compare canonical keys, or texts as most papers do.", rich_help_panel=COMPARE),
+    typer.Option(help="Compare functions (canonical keys), or texts as most papers do.", rich_help_panel=COMPARE),
 ]
 AllCells = Annotated[
     bool, typer.Option("--all-cells", help="Also cells without a path to the output.", rich_help_panel=COMPARE)
 ]
-CompareSample = Annotated[int | None, typer.Option(help="Compare so many, drawn at random.", rich_help_panel=COMPARE)]
-TopK = Annotated[int | None, typer.Option(help="Size of the head (10).", rich_help_panel=COMPARE)]
+CompareSample = Annotated[
+    int | None, typer.Option(help="Compare this many, drawn at random (all).", rich_help_panel=COMPARE)
+]
+TopK = Annotated[int | None, typer.Option(help="How many of the best are compared (10).", rich_help_panel=COMPARE)]
 
 
 def build(
@@ -74,7 +90,7 @@ def build(
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
     devices: opt.Devices = None,
-    out: opt.Out = None,
+    out: TableOut = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from metantk_nas.errors import UsageError
+from metantk_nas.errors import UsageError, brief
 
 
 def field_names(kind: Any) -> list[str]:
@@ -41,10 +41,10 @@ def read_settings(texts: Sequence[str], example: str) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"{text!r} is not a setting; expected NAME=VALUE, for example {example}.")
+            raise UsageError(f"{brief(text)} is not a setting; expected NAME=VALUE, for example {example}.")
         try:
             found[name] = json.loads(value.lower() if value.lower() in ("true", "false", "none") else value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 
@@ -56,12 +56,19 @@ def read_archs(given: Sequence[str]) -> list[str]:
         if each == "-":
             texts += sys.stdin.read().splitlines()
         elif "|" not in each and "(" not in each and Path(each).is_file():
-            texts += Path(each).read_text(encoding="utf-8").splitlines()
+            texts += _lines(Path(each))
         else:
             texts.append(each)
     if not (texts := [text.strip() for text in texts if text.strip()]):
         raise UsageError("no architecture was given; expected a text, a file with one a line, or - and lines on stdin.")
     return texts
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read architectures from {path}: {error}; expected text, one a line.") from error
 
 
 def command_words() -> list[str]:

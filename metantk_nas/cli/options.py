@@ -26,7 +26,7 @@ def _remember_debug(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
-WHAT, EPISODES, SEARCH, TRAIN, RUN = "What to score", "Episodes and kernel", "Search", "Few-shot training", "Run"
+WHAT, EPISODES, SEARCH, TRAIN, RUN = "Networks and images", "Episodes and kernel", "Search", "Few-shot training", "Run"
 
 Space = Annotated[
     str,
@@ -46,10 +46,17 @@ Data = Annotated[
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="Where the data set's files are.", rich_help_panel=WHAT)]
 Rotations = Annotated[
-    bool, typer.Option("--rotations", help="Omniglot: rotated base classes become classes.", rich_help_panel=WHAT)
+    bool,
+    typer.Option(
+        "--rotations",
+        help="Omniglot: base classes turned by 90°, 180° and 270° become classes too.",
+        rich_help_panel=WHAT,
+    ),
 ]
-InitChannels = Annotated[int | None, typer.Option(help="Channels of the first cells.", rich_help_panel=WHAT)]
-NCells = Annotated[int | None, typer.Option(help="Number of stacked cells.", rich_help_panel=WHAT)]
+InitChannels = Annotated[
+    int | None, typer.Option(help="Channels of the first cells (the space's).", rich_help_panel=WHAT)
+]
+NCells = Annotated[int | None, typer.Option(help="Number of stacked cells (the space's).", rich_help_panel=WHAT)]
 ImageSize = Annotated[int, typer.Option(help="Height and width in pixels.", rich_help_panel=WHAT)]
 NWay = Annotated[int, typer.Option(help="Classes per episode.", rich_help_panel=EPISODES)]
 NShot = Annotated[int, typer.Option(help="Support images per class.", rich_help_panel=EPISODES)]
@@ -87,11 +94,16 @@ Searcher = Annotated[
 ]
 SearcherSettings = Annotated[
     list[str] | None,
-    typer.Option("--searcher-set", metavar="NAME=VALUE", help="A setting of the searcher.", rich_help_panel=SEARCH),
+    typer.Option(
+        "--searcher-set",
+        metavar="NAME=VALUE",
+        help="A setting of the searcher; may be repeated.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 Budget = Annotated[
     int | None,
-    typer.Option(help="Architectures to score (48; exhaustive, pruning: all they ask).", rich_help_panel=SEARCH),
+    typer.Option(help="Architectures to score (48; exhaustive and pruning: all).", rich_help_panel=SEARCH),
 ]
 Pareto = Annotated[
     str,
@@ -112,7 +124,7 @@ FidelityText = Annotated[
 RankBy = Annotated[
     str,
     typer.Option(
-        help="Order: metantk, metantk-nas, or metrics: a,b,… (see `metrics`).",
+        help="Order: a preset or metrics, a,b,… (see `metrics`); ~a is a against its direction.",
         autocompletion=complete.rules,
         rich_help_panel=SEARCH,
     ),
@@ -150,12 +162,16 @@ MaxLatency = Annotated[
 LatencyBatch = Annotated[int, typer.Option(help="Images of a timed batch (latency_ms).", rich_help_panel=SEARCH)]
 Chunk = Annotated[
     int | None,
-    typer.Option(help="Candidates evaluated at once (by memory). Results do not depend on it.", rich_help_panel=RUN),
+    typer.Option(
+        help="Candidates evaluated at once (as many as fit). Results do not depend on it.", rich_help_panel=RUN
+    ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
-        metavar="SIZE", help="Memory to use, of the CPU's processes or of each GPU: 4GiB.", rich_help_panel=RUN
+        metavar="SIZE",
+        help="Most memory to take, of all CPU processes together or of each GPU, e.g. 4GiB.",
+        rich_help_panel=RUN,
     ),
 ]
 Devices = Annotated[
@@ -173,7 +189,7 @@ RayWorkers = Annotated[
     int | None, typer.Option(metavar="N", help="Workers on the cluster (as many as fit).", rich_help_panel=RUN)
 ]
 GpusPerWorker = Annotated[
-    float, typer.Option(metavar="SHARE", help="Of a GPU, for each of them: 1, 0.5 or 0.", rich_help_panel=RUN)
+    float, typer.Option(metavar="SHARE", help="Share of a GPU for each worker: 1, 0.5 or 0.", rich_help_panel=RUN)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.", rich_help_panel=RUN)]
@@ -200,6 +216,9 @@ BatchSize = Annotated[int, typer.Option(help="Images of a batch, for rfs.", rich
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="A setting of the learner or the outer loop.", rich_help_panel=TRAIN
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting of the learner or the outer loop; may be repeated.",
+        rich_help_panel=TRAIN,
     ),
 ]

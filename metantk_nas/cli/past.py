@@ -13,7 +13,7 @@ from metantk_nas.errors import MetaNTKError, UsageError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Directories of searches.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Directories of searches.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Page of a comparison (comparison.html).")] = None,
     debug: opt.Debug = False,
 ) -> None:

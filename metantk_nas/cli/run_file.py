@@ -5,18 +5,23 @@ import json
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
 from metantk_nas.cli import options as opt
+from metantk_nas.cli.declared import read_annotation, read_kind, word_for
 from metantk_nas.cli.screen import stdout
-from metantk_nas.errors import UsageError, unknown_name
+from metantk_nas.errors import UsageError, brief, unknown_name
 
 WIDTH = 100
+MAX_BYTES = 20_000
+"""Of a run file; reading TOML may take the square of its length."""
+MAX_BITS = 1_024
+"""Of a whole number: as large as a real number can be; Python writes no numbers of thousands of digits."""
 HEADER = """\
 # A run file of metantk-nas: metantk-nas search --config {name}
 #
@@ -106,10 +111,9 @@ def settings_of(command: Callable[..., Any]) -> dict[str, Setting]:
     """The options of a command that a run file may set, by name: all that stand in a panel, but for the file itself."""
     found = {}
     for name, parameter in inspect.signature(inspect.unwrap(command)).parameters.items():
-        kind, *notes = get_args(parameter.annotation) or (parameter.annotation,)
-        option = next((note for note in notes if hasattr(note, "rich_help_panel")), None)
+        kind, option = read_annotation(parameter.annotation)
         if option is not None and option.rich_help_panel is not None and name != "config":
-            found[name] = Setting(name, *_read_kind(kind), parameter.default, option)
+            found[name] = Setting(name, *read_kind(kind), parameter.default, option)
     return found
 
 
@@ -142,8 +146,12 @@ def read_run_file(path: Path, settings: Mapping[str, Setting]) -> dict[str, Valu
         UsageError: the file is missing or malformed, or holds a setting that is unknown or of another kind.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        content = tomllib.loads(text.decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read the run file {path}: {error}. `metantk-nas init` writes one to edit.") from error
     words = {}
     for name, value in content.items():
@@ -151,16 +159,6 @@ def read_run_file(path: Path, settings: Mapping[str, Setting]) -> dict[str, Valu
             raise unknown_name(f"{path}: setting", name, settings)
         words[name] = _to_words(path, settings[name], value)
     return words
-
-
-def _read_kind(annotation: Any) -> tuple[type, tuple[str, ...]]:
-    """Type and choices behind ``X | None``, ``Literal`` and ``list[X]``."""
-    known = [each for each in get_args(annotation) if each is not NoneType]
-    if NoneType in get_args(annotation):
-        return _read_kind(known[0])
-    if get_origin(annotation) is Literal:
-        return str, tuple(known)
-    return get_origin(annotation) or annotation, ()
 
 
 def _comment(setting: Setting) -> Iterator[str]:
@@ -174,7 +172,7 @@ def _default(setting: Setting) -> str:
     if setting.default is None:
         if setting.kind is list:
             return "{ NAME = VALUE }"
-        word = setting.option.metavar or {int: "N", float: "X", Path: "PATH"}.get(setting.kind, "TEXT")
+        word = setting.option.metavar or word_for(setting.kind)
         return word if setting.kind in (int, float) else f'"{word}"'
     if isinstance(setting.default, str | Path):
         return json.dumps(str(setting.default), ensure_ascii=False)
@@ -184,15 +182,18 @@ def _default(setting: Setting) -> str:
 def _to_words(path: Path, setting: Setting, value: Value) -> Value:
     """Turn a TOML value into what would stand on the command line."""
     if setting.kind is list and isinstance(value, dict):
-        return [f"{name}={json.dumps(each)}" for name, each in value.items()]
+        with suppress(TypeError, ValueError, RecursionError):  # dates, numbers of thousands of digits, endless nests
+            return [f"{name}={json.dumps(each)}" for name, each in value.items()]
     if setting.kind is str and isinstance(value, list) and all(isinstance(each, str) for each in value):
         value = ",".join(value)
     if not _fits(setting, value):
-        raise UsageError(f"{path}: {setting.name} is {value!r}; expected {setting.expected}.")
+        raise UsageError(f"{path}: {setting.name} is {brief(value)}; expected {setting.expected}.")
     return value if isinstance(value, bool) else str(value)
 
 
 def _fits(setting: Setting, value: Value) -> bool:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        return False
     if setting.kind is bool or isinstance(value, bool):
         return setting.kind is bool and isinstance(value, bool)
     if setting.choices:

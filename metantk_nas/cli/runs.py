@@ -100,13 +100,13 @@ def search(
     given["searcher_settings"] = read_settings(searcher_settings or [], "--searcher-set population=32")
     spec = make_spec(SearchSpec, given)
     train_spec = make_train_spec({**given, "n_query": train_query})
-    if train_top:
-        training.read_settings(train_spec)
     run = out or spec.default_out(preset=preset)
     with progress_bars() as progress:
+        if train_top:
+            training.rehearse(spec, train_spec, progress=progress)
         ranking = scoring.search(spec, run, command=command_words(), progress=progress, note=print_note)
         trained = (
-            training.train_run(run, train_top, train_spec, command=command_words(), progress=progress)
+            training.train_run(run, train_top, train_spec, command=command_words(), progress=progress, note=print_note)
             if train_top
             else None
         )
@@ -116,14 +116,16 @@ def search(
 def score(
     archs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ARCH…", help="Texts, files with one a line, or - for stdin.", show_default=False),
+        typer.Argument(
+            metavar="ARCH", help="Architecture texts, files with one a line, or - for stdin.", show_default=False
+        ),
     ] = None,
     module: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PACKAGE:FACTORY",
             help="Also your own network, a class or function that returns an nn.Module. It is made comparable: batch "
-            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs.",
+            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs. May be repeated.",
             rich_help_panel=opt.WHAT,
         ),
     ] = None,
@@ -156,7 +158,9 @@ def score(
     gpus_per_worker: opt.GpusPerWorker = 0.0,
     memory: opt.Memory = None,
     chunk: opt.Chunk = None,
-    out: Annotated[Path | None, typer.Option(help="Keep the scores here (nowhere).", rich_help_panel=opt.RUN)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory that keeps the scores (none).", rich_help_panel=opt.RUN)
+    ] = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -205,7 +209,10 @@ def train(
     settings: opt.Settings = None,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
-    out: opt.Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --arch: directory of the training (results/train-…).", rich_help_panel=opt.RUN),
+    ] = None,
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -223,12 +230,15 @@ def train(
     spec = make_train_spec({**given, "n_query": train_query})
     search_spec = make_spec(SearchSpec, {**given, "space": arch if arch in ("conv4", "mlp") else space})
     training.read_settings(spec)
+    words = command_words()
     with progress_bars() as progress:
         if run is not None:
-            table = training.train_run(run, top, spec, command=command_words(), progress=progress)
+            table = training.train_run(run, top, spec, command=words, progress=progress, note=print_note)
         else:
             run = out or Path("results") / f"train-{search_spec.default_out().name}"
-            table = training.train_arch(str(arch), search_spec, spec, run, command=command_words(), progress=progress)
+            table = training.train_arch(
+                str(arch), search_spec, spec, run, command=words, progress=progress, note=print_note
+            )
     rows = json.loads(table.to_json(orient="records"))
     if as_json:
         print_json({"out": str(run), "evaluation": rows})

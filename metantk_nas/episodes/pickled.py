@@ -9,6 +9,7 @@ Three forms are understood:
 Pixels are uint8 ``[image, height, width, channel]``.
 """
 
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from metantk_nas.episodes.folder import find_folder
 from metantk_nas.episodes.originals import Originals
 from metantk_nas.episodes.request import LoadRequest
 from metantk_nas.episodes.source import RowSource, files_signature
-from metantk_nas.errors import DataError
+from metantk_nas.episodes.tree import open_zip
+from metantk_nas.errors import DataError, brief_text
 from metantk_nas.safe_pickle import BROKEN, safe_load_arrays
 
 Names = Mapping[str, Sequence[str]]
@@ -33,6 +35,9 @@ Names = Mapping[str, Sequence[str]]
 
 Rows = Callable[[int], bytes | Images]
 """Gives the image of a row: encoded, or its pixels."""
+
+Place = Path | zipfile.Path
+"""A folder or a file, on disk or in an archive, which is read without being unpacked."""
 
 _ZENODO = "https://zenodo.org/record/7978538"
 _MINI_IMAGENET: Names = {
@@ -61,7 +66,7 @@ _FC100: Names = {
 }
 _FC100_HELP = (
     "The terms of its images (CIFAR-100) are not stated, so they are not downloaded here. "
-    f"Fetch fc100.zip from {_ZENODO} and unpack FC100_{{train,val,test}}.pickle"
+    f"Fetch fc100.zip from {_ZENODO}, which may stay packed, or bring FC100_{{train,val,test}}.pickle"
 )
 _TIERED_IMAGENET_HELP = (
     "Its images are ImageNet's, for research only, so they are not downloaded here. Fetch "
@@ -91,17 +96,19 @@ def find_mini_imagenet(request: LoadRequest) -> Originals:
 def find_fc100(request: LoadRequest) -> Originals:
     """FC100: the 100 classes of CIFAR-100, 600 images each, 32x32, split 60/20/20 by superclass.
 
+    From ``fc100.zip``, or from what is in it.
+
     Source: Oreshkin et al. 2018, arXiv 1805.10123 (TADAM).
 
     Raises:
         DataError: the files are missing, damaged or of another form.
     """
     folders = _folders("fc100", ("FC100",), request)
-    for folder in folders:
+    for folder in _with_archives(folders, ("fc100.zip", "FC100.zip")):
         if (folder / _FC100["base"][0]).exists():
             parts = {split: _pickled_part(split, folder, names) for split, names in _FC100.items()}
             return _assembled("fc100", folder, parts)
-    raise _missing("fc100", _FC100["base"], folders, _FC100_HELP)
+    raise _missing("fc100", ["fc100.zip", *_FC100["base"]], folders, _FC100_HELP)
 
 
 def find_tiered_imagenet(request: LoadRequest) -> Originals:
@@ -126,23 +133,24 @@ def find_tiered_imagenet(request: LoadRequest) -> Originals:
 class _Part:
     """One split: the files it lies in, what gives a row, and the rows of every class."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     row: Rows
     classes: Mapping[str, Sequence[int]]
 
 
-def _assembled(dataset: str, folder: Path, parts: Mapping[str, _Part]) -> Originals:
+def _assembled(dataset: str, folder: Place, parts: Mapping[str, _Part]) -> Originals:
     """The data set of three splits; its images are named by file and row."""
-    paths = {path.name: path for part in parts.values() for path in part.paths}
+    paths = {path.name: _on_disk(path) for part in parts.values() for path in part.paths}
     rows = {part.paths[0].name: part.row for part in parts.values()}
     files = {
         split: {label: [f"{part.paths[0].name}/{row}" for row in found] for label, found in part.classes.items()}
         for split, part in parts.items()
     }
-    return Originals(dataset, RowSource(folder / dataset, rows, files_signature(folder, paths)), files)
+    top = Path(str(folder))
+    return Originals(dataset, RowSource(top / dataset, rows, files_signature(top, paths)), files)
 
 
-def _pickled_part(split: str, folder: Path, names: Sequence[str]) -> _Part:
+def _pickled_part(split: str, folder: Place, names: Sequence[str]) -> _Part:
     """A split whose pixels and classes lie in one pickle."""
     path = _first(folder, names)
     with _reading(path):
@@ -178,7 +186,7 @@ def _tiered_part(split: str, folder: Path, prefix: str) -> _Part:
     return _Part((images, labels), _lazy_encoded(images), classes)
 
 
-def _lazy_encoded(path: Path) -> Rows:
+def _lazy_encoded(path: Place) -> Rows:
     """Rows of encoded images, read when the first is asked for."""
 
     @cache
@@ -196,12 +204,12 @@ def _lazy_encoded(path: Path) -> Rows:
     return row
 
 
-def _lazy_pixels(path: Path, *, blue_first: bool) -> Rows:
+def _lazy_pixels(path: Place, *, blue_first: bool) -> Rows:
     """Rows of pixels, read when the first is asked for."""
 
     @cache
     def images() -> Images:
-        with _reading(path), np.load(path, allow_pickle=False) as content:
+        with _reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return _checked_pixels(content["images"])
 
     def row(index: int) -> Images:
@@ -211,7 +219,7 @@ def _lazy_pixels(path: Path, *, blue_first: bool) -> Rows:
     return row
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
+def _unpickle(path: Place) -> dict[str, Any]:
     """A pickled dictionary, its keys as text."""
     with path.open("rb") as file:
         content = safe_load_arrays(file)
@@ -252,18 +260,18 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Place) -> Iterator[None]:
     """Name the file that cannot be understood."""
     try:
         yield
-    except BROKEN as error:
+    except (*BROKEN, RuntimeError) as error:  # the last where an archive is encrypted, or packed in a way of its own
         raise DataError(
-            f"{path} cannot be read: {str(error) or type(error).__name__}. Nothing in it was run. "
+            f"{path} cannot be read: {brief_text(error) or type(error).__name__}. Nothing in it was run. "
             "Fetch the file again, from where the data set's authors keep it."
         ) from error
 
 
-def _first(folder: Path, names: Sequence[str]) -> Path:
+def _first(folder: Place, names: Sequence[str]) -> Place:
     """The first file that is there."""
     for name in names:
         if (folder / name).exists():
@@ -275,6 +283,22 @@ def _folders(dataset: str, aliases: Sequence[str], request: LoadRequest) -> list
     """Where the originals may lie: as all data sets' do, or in a folder with one of the usual names."""
     folders = data_folders(dataset, request)
     return folders + [folders[0].parent / alias for alias in aliases]
+
+
+def _with_archives(folders: Sequence[Path], names: Sequence[str]) -> Iterator[Place]:
+    """Yield folders, after each the archives of these names in it, and after each of these the folders at its top."""
+    for folder in folders:
+        yield folder
+        for archive in (folder / name for name in names):
+            if archive.is_file():
+                top = zipfile.Path(open_zip(archive))
+                yield top
+                yield from (entry for entry in top.iterdir() if entry.is_dir())
+
+
+def _on_disk(place: Place) -> Path:
+    """The file itself, or the archive that it is in."""
+    return place if isinstance(place, Path) else Path(str(place.root.filename))
 
 
 def _missing(dataset: str, names: Sequence[str], folders: Sequence[Path], help_text: str) -> DataError:

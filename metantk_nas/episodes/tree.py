@@ -5,9 +5,14 @@ import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from metantk_nas.episodes.source import AbstractSource, files_signature
-from metantk_nas.errors import DataError
+from metantk_nas.errors import DataError, brief_text
+from metantk_nas.safe_pickle import BROKEN
+
+MAX_BYTES = 1 << 28
+"""Of one file, unpacked: a few bytes of an archive may stand for gigabytes."""
 
 
 class AbstractTree(AbstractSource):
@@ -16,6 +21,18 @@ class AbstractTree(AbstractSource):
     @abstractmethod
     def names(self) -> list[str]:
         """Names of all files, sorted; hidden files and names that lead outside are left out."""
+
+    def read_text(self, name: str) -> str:
+        """Content of a file of text; letters that are none are replaced.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig", errors="replace")
+        except BROKEN as error:
+            reason = brief_text(error) or type(error).__name__
+            raise DataError(f"{self.path}: {brief_text(name)} cannot be read ({reason}); mend or remove it.") from error
 
 
 class FolderTree(AbstractTree):
@@ -31,7 +48,8 @@ class FolderTree(AbstractTree):
 
     def read(self, name: str) -> bytes:
         """See :class:`AbstractSource`."""
-        return self._files[name].read_bytes()
+        with self._files[name].open("rb") as file:
+            return _read_some(file)
 
     def signature(self) -> str:
         """See :class:`AbstractSource`."""
@@ -47,13 +65,7 @@ class ZipTree(AbstractTree):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            self._archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(
-                f"{path} cannot be read as a zip archive ({error}); it is truncated or none: "
-                "delete it and fetch it again, or give a folder."
-            ) from error
+        self._archive = open_zip(path)
 
     def names(self) -> list[str]:
         """See :class:`AbstractTree`."""
@@ -61,11 +73,27 @@ class ZipTree(AbstractTree):
 
     def read(self, name: str) -> bytes:
         """See :class:`AbstractSource`."""
-        return self._archive.read(name)
+        with self._archive.open(name) as file:
+            return _read_some(file)
 
     def signature(self) -> str:
         """See :class:`AbstractSource`."""
         return files_signature(self.path, {"": self.path})
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip archive to be read.
+
+    Raises:
+        DataError: it is truncated or is no zip archive.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as a zip archive ({brief_text(error)}); it is truncated or none: "
+            "delete it and fetch it again, or give a folder."
+        ) from error
 
 
 def open_tree(path: Path) -> AbstractTree:
@@ -80,6 +108,18 @@ def open_tree(path: Path) -> AbstractTree:
         return FolderTree(path) if path.is_dir() else ZipTree(path)
     except PermissionError as error:
         raise DataError(f"{path} may not be read ({error}); change its permissions.") from error
+
+
+def _read_some(file: IO[bytes]) -> bytes:
+    """Read a file that is not too large.
+
+    Raises:
+        OSError: it is.
+    """
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"it has more than {MAX_BYTES:,} bytes")
+    return content
 
 
 def _walk(top: Path) -> Iterator[Path]:

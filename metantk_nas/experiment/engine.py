@@ -213,10 +213,20 @@ def chunk_limit(bench: Workbench, note: Note = _unheard) -> Limit:
     spec = bench.spec
     if spec.chunk:
         return Limit(spec.chunk, spec.chunk)
-    weights = FLOAT_BYTES * bench.cost(bench.space.subspace()).params * spec.repeats
     n_rows = spec.n_episodes * spec.n_way * (spec.n_shot + spec.n_query)
     asked = spec.memory_bytes or (int(spec.gpus_per_worker * CLUSTER_GPU_BYTES) or None)
-    capacity, most = chunk_activations(bench.devices, asked, weights, n_rows=n_rows, spawned=bool(bench.recipes))
+    capacity, most = chunk_activations(
+        bench.devices, asked, weight_bytes(bench), n_rows=n_rows, spawned=bool(bench.recipes)
+    )
     if capacity <= 0:
         note(f"--memory {spec.memory} is less than the program and its weights need; chunks are single architectures.")
     return Limit(max(capacity, 0.0), most)
+
+
+def weight_bytes(bench: Workbench) -> int:
+    """Memory of the networks of all repeats: the one that scorers share, and those that some keep for themselves.
+
+    The thin network on which linear regions are counted, a few kilobytes, is left out.
+    """
+    each = FLOAT_BYTES + sum(scorer.own_weight_bytes for scorer in bench.scorers)
+    return each * bench.cost(bench.space.subspace()).params * bench.spec.repeats

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from metantk_nas.errors import UsageError
+from metantk_nas.errors import UsageError, brief
 
 BYTES_PER_ACTIVATION = {"cpu": 5.0, "cuda": 4.5}
 """Peak memory of the kernel scorer over the activations of its chunk, in float32, by type of device.
@@ -54,10 +54,10 @@ def parse_memory(text: str) -> int:
     """
     found = _AMOUNT.fullmatch(text.strip())
     if not found:
-        raise UsageError(f"--memory {text!r} is no amount of memory; expected for example 512MiB, 4GiB or 1.5G.")
-    amount = int(float(found[1]) * _UNITS[found[2].upper()])
+        raise UsageError(f"--memory {brief(text)} is no amount of memory; expected for example 512MiB, 4GiB or 1.5G.")
+    amount = int(min(float(found[1]) * _UNITS[found[2].upper()], 2**62))
     if amount < 2**20:
-        raise UsageError(f"--memory {text!r} is {amount:,} bytes; expected at least 1MiB, for example 4GiB.")
+        raise UsageError(f"--memory {brief(text)} is {amount:,} bytes; expected at least 1MiB, for example 4GiB.")
     return amount
 
 
@@ -124,7 +124,7 @@ def chunk_activations(
     Args:
         devices: one entry per process that scores; a device may stand there several times.
         asked: bytes of ``--memory``; None chooses.
-        weights: bytes of the shared networks of all repeats.
+        weights: bytes of the networks of all repeats.
         n_rows: images a candidate is run on.
         spawned: whether the processes are workers beside this one.
 

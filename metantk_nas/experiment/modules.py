@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import UsageError, unknown_name
-from metantk_nas.experiment.latency import SCORER
+from metantk_nas.experiment.latency import latency_score
 from metantk_nas.experiment.scoring import rank_proposals, refuse_foreign
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import Note
 from metantk_nas.kernels.gram import check_rows_independent, ntk
-from metantk_nas.networks.latency import latency_ms
+from metantk_nas.networks.latency import latency
 from metantk_nas.networks.own import ONLY, Factory, OwnModule, OwnNetwork
 from metantk_nas.results import Ranking, make_ranking
-from metantk_nas.scorers.registry import LATENCY, METRICS, make_scorers
+from metantk_nas.scorers.registry import METRICS, make_scorers
 from metantk_nas.scorers.setup import ScoringSetup
 from metantk_nas.searchers.given import GivenSearcher
 from metantk_nas.store import Candidate, ScoreStore
@@ -124,7 +124,7 @@ def _scores(bench: Workbench, own: OwnModule) -> list[Score]:
             found.append(Score(own.name, repeat, scorer.name, finding.values, finding.status, finding.reason, seconds))
     if spec.wants_latency:
         shape = (spec.latency_batch, own.in_channels, own.image_size, own.image_size)
-        found.append(Score(own.name, 0, SCORER, {LATENCY: latency_ms(own.alone(), shape, bench.device)}))
+        found.append(latency_score(own.name, latency(own.alone(), shape, bench.device)))
     return found
 
 

@@ -9,25 +9,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metantk_nas.episodes.check import RANKING, left_out_note
 from metantk_nas.episodes.request import Progress
-from metantk_nas.errors import RunError
+from metantk_nas.errors import RunError, brief_text
 from metantk_nas.experiment.engine import Engine
 from metantk_nas.experiment.fidelity import Look
 from metantk_nas.experiment.latency import SCORER as LATENCY_SCORER
 from metantk_nas.experiment.spec import SearchSpec
+from metantk_nas.experiment.tasks import OUT_OF_MEMORY
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import Note
 from metantk_nas.networks.build import build_network
 from metantk_nas.report.html import write_report
-from metantk_nas.results import Ranking, make_ranking, read_json, write_json, write_text
+from metantk_nas.results import Ranking, make_ranking, rank_column, read_json, write_json, write_text
+from metantk_nas.scorers.registry import COST_METRICS, LATENCY, METRICS
 from metantk_nas.searchers.base import AbstractSearcher, SearchProblem, Told
 from metantk_nas.searchers.given import GivenSearcher
 from metantk_nas.searchers.pruning import PruningSearcher
-from metantk_nas.searchers.registry import make_searcher
+from metantk_nas.searchers.registry import make_searcher, searcher_entry
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 from metantk_nas.spaces.subspace import Architecture, EdgeSlot
 from metantk_nas.store import Candidate, ScoreStore
+from metantk_nas.types import Metric
 
 ASK = 64
 """Architectures asked of a searcher at a time."""
@@ -49,7 +53,7 @@ def search(
             written there, and ``pruning.csv`` by the pruning search.
         command: words of the command line, for the manifest.
         progress: told how far the work is.
-        note: told when memory ran out and when a worker died.
+        note: told when memory ran out, when a worker died, and which classes have too few images.
 
     Raises:
         UsageError: the spec cannot be carried out.
@@ -57,6 +61,9 @@ def search(
     """
     refuse_foreign(out)
     bench = Workbench.of(spec, progress)
+    n_needed = spec.n_shot + spec.n_query
+    if note is not None and (left_out := bench.dataset.base.smaller_than(n_needed)):
+        note(left_out_note("base", left_out, n_needed, RANKING))
     return carry_out(bench, searcher_of(bench), out, command=command, progress=progress, note=note)
 
 
@@ -102,12 +109,14 @@ def read_spec(run: Path) -> SearchSpec:
     """
     if not (run / "manifest.json").exists():
         raise RunError(f"{run} holds no search; expected the --out directory of metantk-nas search.")
-    record = read_json(run / "manifest.json").get("spec", {})
+    record = read_json(run / "manifest.json").get("spec")
+    if not isinstance(record, dict):
+        raise RunError(f"{run / 'manifest.json'} is not the manifest of a search: it has no spec.")
     try:
         root = record.get("data_root")
         return SearchSpec(**{**record, "data_root": root and Path(root), "inner_time": float(record["inner_time"])})
-    except (TypeError, KeyError, ValueError) as error:
-        raise RunError(f"{run / 'manifest.json'} is not the manifest of a search: {error}.") from error
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise RunError(f"{run / 'manifest.json'} is not the manifest of a search: {brief_text(error)}.") from error
 
 
 def redraw(run: Path) -> Path:
@@ -149,6 +158,8 @@ def rank_proposals(
 ) -> Ranking:
     """Score what a searcher proposes and rank it; no file is written but the store.
 
+    A lack of memory says nothing of an architecture: what did not fit in an earlier sitting is tried again.
+
     Args:
         bench: space, data and scorers.
         searcher: proposes.
@@ -160,7 +171,10 @@ def rank_proposals(
         RunError: ``scores`` belongs to another run.
     """
     spec = bench.spec
-    with ScoreStore(scores, bench.fingerprint) as store:
+    with ScoreStore(scores, bench.fingerprint, note) as store:
+        n_retried = store.forget(OUT_OF_MEMORY, and_order=searcher_entry(spec.searcher).listens)
+        if n_retried and note is not None:
+            note(f"Trying again what memory did not suffice for before: {n_retried:,} scores.")
         if spec.wants_latency:
             bench.latencies.keep_in(store)
         with Engine(bench.first_look, store, note) as engine:
@@ -351,11 +365,31 @@ def manifest_of(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> d
             "combine": rule.combine,
             "metrics": [asdict(metric) for metric in rule.metrics],
         },
+        "metrics": _descriptions(bench, ranking),
         "seed": spec.seed,
         "counts": {"candidates": len(ranking), "keys": int(ranking.frame["key"].nunique()), **status.to_dict()},
         "seconds": round(float(ranking.frame.drop_duplicates("key")["seconds"].sum()), 2),
         **bench.facts(),
     }
+
+
+def _descriptions(bench: Workbench, ranking: Ranking) -> dict[str, dict[str, Any]]:
+    """Say of each column of a ranking that is a metric, or the ranks by one more rule, what it is.
+
+    What a network costs has a direction only where the run was asked to look for less or for more of it.
+    """
+    measured = {metric.name: metric for metric in (METRICS[LATENCY], *bench.metrics.values(), *bench.spec.told)}
+    said = {
+        **{metric.name: _description(metric, None) for metric in COST_METRICS},
+        **{name: _description(metric, metric.higher_is_better) for name, metric in measured.items()},
+    }
+    for rule in bench.spec.further_rules:
+        said[rank_column(rule)] = {"description": f"rank by {rule.parts}", "higher_is_better": False, "unit": ""}
+    return {name: said[name] for name in ranking.frame.columns if name in said}
+
+
+def _description(metric: Metric, higher_is_better: bool | None) -> dict[str, Any]:
+    return {"description": metric.description, "higher_is_better": higher_is_better, "unit": metric.unit}
 
 
 def _buildable(ranking: Ranking, space: Space, manifest: Mapping[str, Any]) -> Ranking:

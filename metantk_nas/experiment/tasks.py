@@ -87,7 +87,10 @@ def compute(bench: Workbench, task: Task) -> Answer:
 def give_up(bench: Workbench, task: Task) -> list[Score]:
     """Scores of a task that does not fit into memory: none of its metrics is known."""
     unknown = dict.fromkeys((metric.name for metric in _scorer(bench, task).metrics), math.nan)
-    reason = "memory ran out even for this architecture alone; free some, or score on a larger device"
+    reason = (
+        "memory ran out even for this architecture alone; free some, or take a larger device: "
+        "the same command tries it again"
+    )
     return [Score(item.key, task.repeat, task.scorer, unknown, OUT_OF_MEMORY, reason) for item in task.items]
 
 

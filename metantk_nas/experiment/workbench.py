@@ -22,7 +22,7 @@ from metantk_nas.experiment.latency import Latencies
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.networks.build import build_network
 from metantk_nas.networks.cost import CostModel
-from metantk_nas.networks.latency import latency_ms, measuring_facts
+from metantk_nas.networks.latency import Latency, latency, measuring_facts
 from metantk_nas.ordering import Array, pareto_places, places
 from metantk_nas.scorers.base import AbstractScorer
 from metantk_nas.scorers.registry import make_scorers, rank_rule
@@ -134,10 +134,10 @@ class Workbench:
         spec, channels = self.spec, self.dataset.n_channels
         shape = (spec.latency_batch, channels, spec.image_size, spec.image_size)
 
-        def measure(genotype: Genotype) -> float:
+        def measure(genotype: Genotype) -> Latency:
             alone = self.space.representative(genotype)
             network = build_network(alone, self.space, n_outputs=spec.n_way, in_channels=channels)
-            return latency_ms(network.eval(), shape, self.device)
+            return latency(network.eval(), shape, self.device)
 
         return Latencies(self.space.key, measure)
 

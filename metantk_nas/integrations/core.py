@@ -9,7 +9,7 @@ from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.tasks import Item, Task, compute, give_up
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.results import aggregate, repeat_table
-from metantk_nas.scorers.registry import LATENCY, METRICS
+from metantk_nas.scorers.registry import METRICS
 from metantk_nas.spaces.flat import decode
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
@@ -76,7 +76,7 @@ class ArchitectureScorer:
         """
         genotype = self._read(architecture)
         cost = self._bench.cost(genotype)
-        latency = {LATENCY: self._bench.latencies(genotype)} if self.spec.wants_latency else {}
+        latency = self._bench.latencies.columns(genotype) if self.spec.wants_latency else {}
         return {"params": cost.params, "macs": cost.macs, **latency}
 
     def _read(self, architecture: AnyArchitecture) -> Genotype:

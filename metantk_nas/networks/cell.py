@@ -120,8 +120,8 @@ class Cell(nn.Module):
 
     def _run(self, choice: Choice, rows: Tensor) -> Tensor:
         operation = self.ops[_name(choice)]
-        if isinstance(operation, nn.Identity):  # a step of its own, so that gradients add up in the order of the edges
-            return rows.view_as(rows)
+        if isinstance(operation, nn.Identity):  # which drop-path leaves alone
+            return rows
         out: Tensor = operation(rows)
         drops = self.training and self.drop_path_prob > 0
         return drop_path(out, self.drop_path_prob) if drops else out

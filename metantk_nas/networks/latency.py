@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,9 +14,21 @@ TIMINGS = 15
 """Passes of which the median is taken, so that what else the machine does in between matters little."""
 
 
+class Latency(NamedTuple):
+    """Time of a forward pass.
+
+    Args:
+        ms: median of the timings, in milliseconds.
+        sd: their sample standard deviation, in milliseconds: large where the machine did other things in between.
+    """
+
+    ms: float
+    sd: float
+
+
 @torch.inference_mode()
-def latency_ms(network: nn.Module, shape: tuple[int, int, int, int], device: torch.device) -> float:
-    """Measure the median time of a forward pass, in milliseconds; the network is left on ``device``.
+def latency(network: nn.Module, shape: tuple[int, int, int, int], device: torch.device) -> Latency:
+    """Measure the time of a forward pass; the network is left on ``device``.
 
     Args:
         network: in evaluation mode.
@@ -25,12 +37,13 @@ def latency_ms(network: nn.Module, shape: tuple[int, int, int, int], device: tor
     """
     network = network.to(device)
     images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-    seconds = []
+    timings = []
     for _ in range(WARM_UP + TIMINGS):
         start = _now(device)
         network(images)
-        seconds.append(_now(device) - start)
-    return 1000 * statistics.median(seconds[WARM_UP:])
+        timings.append(1000 * (_now(device) - start))
+    counted = timings[WARM_UP:]
+    return Latency(statistics.median(counted), statistics.stdev(counted))
 
 
 def measuring_facts(device: torch.device, batch: int) -> dict[str, Any]:
@@ -42,6 +55,7 @@ def measuring_facts(device: torch.device, batch: int) -> dict[str, Any]:
         "warm_up": WARM_UP,
         "timings": TIMINGS,
         "statistic": "median",
+        "spread": "standard deviation of the timings",
         "unit": "ms",
         "network": "alone, as it is trained: batch normalisation, evaluation mode, float32",
     }

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from metantk_nas.errors import UsageError
 from metantk_nas.report.html import LISTED, make_environment, read_tables, recorded_command, records
 from metantk_nas.report.plots import DARK, LIGHT, Plot, Tables, Theme, make_figure, plain, set_scale, to_png
-from metantk_nas.report.words import MISSING, fixed, flatten, rank_rule
+from metantk_nas.report.words import MISSING, entries, fixed, rank_rule
 from metantk_nas.results import read_json, write_text
 
 TOP = 10
@@ -186,7 +186,7 @@ def _side_by_side(runs: Sequence[Run]) -> list[Row]:
 
 def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Entries of the manifests that differ between the runs."""
-    flat = [dict(flatten(run.manifest)) for run in runs]
+    flat = [dict(entries(run.manifest)) for run in runs]
     names = [name for name in dict.fromkeys(name for each in flat for name in each) if name not in UNCOMPARED]
     told = {name: [each.get(name, MISSING) for each in flat] for name in names}
     return [(name, values) for name, values in told.items() if len(set(values)) > 1]

@@ -26,6 +26,7 @@ WIDTH, HEIGHT = 6.2, 3.8  # inches
 COSTS = {"params": "parameters", "latency_ms": "latency [ms]", "macs": "multiply–adds"}  # the first are drawn
 MAX_PANELS = 2
 LOG_SPAN = 20.0  # positive values that span this factor get a logarithmic axis
+LARGE = 1e4  # beyond it numbers get a unit: 250 k, not 2.5 above an axis with 1e5 at its end
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,12 @@ def make_figure(theme: Theme, *, n_panels: int = 1, height: float = HEIGHT) -> t
 
 
 def set_scale(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
-    """Use a logarithmic axis where positive values span orders of magnitude."""
+    """Use a logarithmic axis where positive values span orders of magnitude, and units such as M where large."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_SPAN:
         axes.set(**{f"{name}scale": "log"})
+    elif high >= LARGE:
+        (axes.xaxis if name == "x" else axes.yaxis).set_major_formatter(EngFormatter(sep=" "))
 
 
 def _candidates(tables: Tables) -> pd.DataFrame:

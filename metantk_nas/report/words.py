@@ -3,28 +3,32 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 MISSING = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-ARROWS = {True: "↑ higher is better", False: "↓ lower is better", None: "no direction"}
-
+DIRECTIONS = {True: ("↑", "higher is better"), False: ("↓", "lower is better"), None: ("", "")}
 METRIC_NAMES = {"macs": "MACs", "latency_ms": "latency [ms]"}
-METRIC_NOTES: dict[str, tuple[bool | None, str]] = {  # name: (higher is better, meaning and unit)
-    "rank": (False, "Place among all candidates, 1 is best."),
-    "score": (False, "What the ranking sorts by: the combined ranks over its metrics."),
-    "pareto": (False, "Number of the Pareto front: nobody beats front 1 in one objective and is as good in the rest."),
-    "condition_number": (False, "λmax/λmin of the Meta Neural Tangent Kernel, at least 1, no unit."),
-    "trace": (True, "Sum of the eigenvalues of the Meta Neural Tangent Kernel, no unit."),
-    "adaptation_loss": (False, "Query loss of the closed-form inner loop at initialisation."),
-    "n_linear_regions": (True, "Distinct activation patterns among random inputs."),
-    "naswot": (True, "Log-determinant of the overlap of ReLU activation patterns."),
-    "params": (None, "Trainable parameters."),
-    "macs": (None, "Multiply-accumulate operations for one image."),
-    "latency_ms": (False, "Measured time of a forward pass in milliseconds; the manifest says of what, and where."),
-    "seconds": (None, "Wall-clock time spent on the candidate."),
-    "accuracy": (True, "Mean accuracy on episodes of novel classes, with its 95 % confidence interval."),
+COLUMN_NOTES: dict[str, tuple[bool | None, str]] = {
+    "rank": (False, "place among all candidates, 1 is best"),
+    "score": (False, "what the ranking sorts by: the combined ranks over its metrics"),
+    "pareto": (False, "number of the Pareto front: nobody beats front 1 in one objective and is as good in the rest"),
+    "seconds": (None, "wall-clock time spent on the candidate"),
+    "accuracy": (True, "mean accuracy on episodes of novel classes, with its 95 % confidence interval"),
 }
+"""Whether higher is better, and what it is, of columns that are no metrics; those the manifest describes."""
+
+
+class Note(NamedTuple):
+    """What there is to know about a column.
+
+    Args:
+        arrow: the better direction, ``"↑"`` or ``"↓"``; empty where there is none.
+        text: meaning, unit and direction, as far as they are known.
+    """
+
+    arrow: str
+    text: str
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -82,14 +86,29 @@ def metric_name(column: str) -> str:
     return METRIC_NAMES.get(column, column.replace("_", " "))
 
 
-def metric_note(column: str, manifest: Mapping[str, Any]) -> tuple[str, str]:
-    """Direction and meaning of a column: what the manifest's rule says, otherwise what is known here."""
-    higher, note = METRIC_NOTES.get(column, (None, ""))
-    for metric in rank_rule(manifest).get("metrics", []):
-        if isinstance(metric, Mapping) and metric.get("name") == column:
-            higher = metric.get("higher_is_better", higher)
-            note = str(metric.get("description") or note)
-    return ARROWS[higher], note
+def metric_note(column: str, manifest: Mapping[str, Any]) -> Note:
+    """Say what a column is: as the manifest describes it, for it was there when the column was measured, or as here."""
+    own_higher, own_description = COLUMN_NOTES.get(column, (None, ""))
+    metric = _described(column, manifest)
+    higher = metric.get("higher_is_better", own_higher)
+    meaning = with_unit(str(metric.get("description", own_description)), str(metric.get("unit", "")))
+    arrow, direction = DIRECTIONS[higher if isinstance(higher, bool) else None]
+    return Note(arrow, "; ".join(part for part in (meaning, direction) if part))
+
+
+def with_unit(description: str, unit: str) -> str:
+    """Describe a metric with its unit, if it has one."""
+    return f"{description}, in {unit}" if unit else description
+
+
+def _described(column: str, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a manifest says of a metric; one that lists no metrics describes those of its rule."""
+    listed = manifest.get("metrics")
+    entry = listed.get(column) if isinstance(listed, Mapping) else None
+    if isinstance(entry, Mapping):
+        return entry
+    parts = rank_rule(manifest).get("metrics", [])
+    return next((part for part in parts if isinstance(part, Mapping) and part.get("name") == column), {})
 
 
 def rank_rule(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -100,6 +119,15 @@ def rank_rule(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
                 if isinstance(place.get(name), Mapping):
                     return place[name]  # type: ignore[no-any-return]  # narrowed by the line above
     return {}
+
+
+def entries(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of a manifest; of metrics only the names of those that rank, for `metric_note` tells the rest."""
+    rule = manifest.get("rank_rule")
+    if isinstance(rule, Mapping) and isinstance(rule.get("metrics"), list):
+        names = [part.get("name") if isinstance(part, Mapping) else part for part in rule["metrics"]]
+        manifest = {**manifest, "rank_rule": {**rule, "metrics": names}}
+    yield from flatten({name: entry for name, entry in manifest.items() if name != "metrics"})
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -31,6 +31,8 @@ class AbstractScorer(ABC):
 
     name: str
     metrics: tuple[Metric, ...]
+    own_weight_bytes: int = 0
+    """Bytes of each weight of a network that it keeps for itself in every repeat, beside the one that all share."""
 
     @abstractmethod
     def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:

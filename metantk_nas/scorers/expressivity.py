@@ -37,6 +37,7 @@ class ZenScorer(AbstractScorer):
             "Zen-NAS, arXiv 2102.01063, algorithm 1",
         ),
     )
+    own_weight_bytes = 4
     n_images = 16
     """Batch size of the paper's code."""
     step = 0.01

@@ -28,7 +28,7 @@ def _spectral_metrics(prefix: str, kernel: str, source: str) -> tuple[Metric, ..
         metric("trace", True, f"sum of the {kernel}'s eigenvalues: how fast training starts", source),
         metric("smallest_eigenvalue", True, f"λmin of the {kernel}: its slowest direction", source),
         metric("largest_eigenvalue", False, f"λmax of the {kernel}: bounds the learning rate", source),
-        Metric(f"{prefix}spectral_entropy", True, f"−Σ p ln p of the {kernel}'s spectrum, in nats", source),
+        Metric(f"{prefix}spectral_entropy", True, f"−Σ p ln p of the {kernel}'s spectrum", source, unit="nats"),
         metric("effective_rank", True, f"exp of the {kernel}'s spectral entropy", "Roy & Vetterli 2007"),
     )
 

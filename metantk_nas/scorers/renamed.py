@@ -18,6 +18,7 @@ class RenamedScorer(AbstractScorer):
     def __init__(self, scorer: AbstractScorer, prefix: str) -> None:
         self._scorer, self._prefix = scorer, prefix
         self.name = f"{prefix}{scorer.name}"
+        self.own_weight_bytes = scorer.own_weight_bytes
         self.metrics = tuple(replace(metric, name=f"{prefix}{metric.name}") for metric in scorer.metrics)
 
     def score(self, architectures: Sequence[Architecture], repeat: int) -> list[Finding]:

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -350,10 +352,55 @@ def test_without_files_the_error_says_where_they_are_and_how_to_lay_them_out(
             assert part in str(error.value)
 
 
-def test_pickles_inside_an_archive_are_unpacked_by_the_user(tmp_path: Path) -> None:
-    """fc100.zip is not read as it is, and the error says so."""
-    write_zip(tmp_path / "fc100.zip", {"FC100_train.pickle": b""})
-    with pytest.raises(DataError, match=r"Fetch fc100.zip .* and unpack FC100_"):
+def pack_fc100(archive: Path, top: str = "") -> Path:
+    folder = write_fc100(archive.parent / "unpacked")
+    write_zip(archive, {f"{top}{path.name}": path.read_bytes() for path in sorted(folder.iterdir())})
+    shutil.rmtree(folder)
+    return archive
+
+
+@pytest.mark.parametrize("place", ["fc100.zip", "fc100/fc100.zip", "FC100/FC100.zip"])
+@pytest.mark.parametrize("top", ["", "FC100/"])
+def test_fc100_is_read_from_its_archive(tmp_path: Path, place: str, top: str) -> None:
+    write_fc100(tmp_path / "plain")
+    plain = load_dataset("fc100", image_size=10, data_root=tmp_path / "plain")
+    (tmp_path / "packed" / place).parent.mkdir(parents=True)
+    archive = pack_fc100(tmp_path / "packed" / place, top)
+    packed = load_dataset("fc100", image_size=10, data_root=tmp_path / "packed")
+    assert packed.fingerprint == plain.fingerprint
+    assert [path for path in archive.parent.iterdir() if path.is_file()] == [archive], "nothing was unpacked beside it"
+
+
+def test_another_archive_is_read_anew(tmp_path: Path) -> None:
+    archive = pack_fc100(tmp_path / "fc100.zip")
+    first = load_dataset("fc100", image_size=8, data_root=tmp_path)
+    with zipfile.ZipFile(archive) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    content = {"data": 255 - pixels("train"), "labels": labels("train")}
+    write_zip(archive, files | {"FC100_train.pickle": pickle.dumps(content)})
+    os.utime(archive, ns=(0, 1))
+    assert load_dataset("fc100", image_size=8, data_root=tmp_path).fingerprint != first.fingerprint
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    archive = pack_fc100(tmp_path / "fc100.zip")
+    whole = archive.read_bytes()
+    image = pixels("train")[0].tobytes()
+    archive.write_bytes(whole.replace(image, image[::-1]))
+    with pytest.raises(DataError, match=r"fc100.zip/FC100_train.pickle cannot be read: Bad CRC-32"):
+        load_dataset("fc100", image_size=8, data_root=tmp_path)
+    archive.write_bytes(whole[:-30])
+    with pytest.raises(DataError, match=r"fc100.zip cannot be read as a zip archive .* truncated"):
+        load_dataset("fc100", image_size=8, data_root=tmp_path)
+
+
+def test_an_archive_without_a_split_is_named(tmp_path: Path) -> None:
+    write_zip(tmp_path / "fc100.zip", {"other.txt": b""})
+    with pytest.raises(DataError, match=r"none of fc100.zip, FC100_train.pickle is in .* which may stay packed"):
+        load_dataset("fc100", image_size=8, data_root=tmp_path)
+    content = {"data": pixels("train"), "labels": labels("train")}
+    write_zip(tmp_path / "fc100.zip", {"FC100_train.pickle": pickle.dumps(content)})
+    with pytest.raises(DataError, match=r"fc100.zip/? holds no FC100_val.pickle"):
         load_dataset("fc100", image_size=8, data_root=tmp_path)
 
 

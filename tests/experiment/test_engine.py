@@ -133,6 +133,34 @@ def test_running_out_of_memory_does_not_change_the_ranking(tmp_path, monkeypatch
     assert found.drop(columns="seconds").to_csv() == expected.drop(columns="seconds").to_csv()
 
 
+EVOLUTION = {"searcher": "evolution", "searcher_settings": {"population": 4, "tournament": 2, "generation": 2}}
+
+
+@pytest.mark.parametrize("searcher", [{}, EVOLUTION], ids=["random", "evolution"])
+def test_what_did_not_fit_is_tried_again_by_the_same_command(tmp_path, monkeypatch, searcher):
+    settings = {**SMALL, "chunk": 1, "repeats": 1, **searcher}
+    expected = metantk_nas.search(out=tmp_path / "calm", **settings).frame
+    score, n_asked, notes = KernelScorer.score, [0], []
+
+    def starved(self, architectures, repeat):
+        n_asked[0] += 1
+        if n_asked[0] % 3 == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score(self, architectures, repeat)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KernelScorer, "score", starved)
+        first = metantk_nas.search(out=tmp_path / "run", **settings).frame
+    n_failed = int((first["status"] == "out_of_memory").sum())
+    assert n_failed == 4
+    again = metantk_nas.search(out=tmp_path / "run", note=notes.append, **settings).frame
+    assert again.drop(columns="seconds").to_csv() == expected.drop(columns="seconds").to_csv()
+    assert notes == ["Trying again what memory did not suffice for before: 4 scores."]
+    monkeypatch.setattr(KernelScorer, "score", lambda *_: pytest.fail("scored again"))
+    metantk_nas.search(out=tmp_path / "run", note=notes.append, **settings)
+    assert len(notes) == 1
+
+
 class Stream:
     """Asks for random architectures and remembers none; looks at memory on the way."""
 

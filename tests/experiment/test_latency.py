@@ -15,7 +15,7 @@ from metantk_nas.experiment.latency import Latencies
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.integrations.core import ArchitectureScorer
-from metantk_nas.networks.latency import TIMINGS, WARM_UP, latency_ms
+from metantk_nas.networks.latency import TIMINGS, WARM_UP, Latency, latency
 from metantk_nas.results import Ranking, read_json
 from metantk_nas.searchers.evolution import EvolutionSearcher
 from metantk_nas.store import ScoreStore
@@ -36,19 +36,21 @@ class Sleeper(nn.Module):
         return images
 
 
-def test_the_median_of_passes_after_the_warm_up_is_told(monkeypatch):
+def test_the_median_and_the_spread_of_passes_after_the_warm_up_is_told(monkeypatch):
     half = TIMINGS // 2
     slow_start, passes = [9.0] * WARM_UP, [0.002] * (half + 1) + [0.004] * (TIMINGS - half - 2) + [5.0]
     durations = iter(slow_start + passes)
     ticks = (tick for duration in durations for tick in (0.0, duration))
     monkeypatch.setattr("metantk_nas.networks.latency._now", lambda _: next(ticks))
     sleeper = Sleeper([])
-    assert latency_ms(sleeper, (2, 3, 8, 8), torch.device("cpu")) == pytest.approx(2.0)
+    found = latency(sleeper, (2, 3, 8, 8), torch.device("cpu"))
+    assert found.ms == pytest.approx(2.0)
+    assert found.sd == pytest.approx(1000 * np.std(passes, ddof=1))
     assert sleeper.n_passes == WARM_UP + TIMINGS
 
 
 def test_a_latency_is_measured_once_and_kept(tmp_path):
-    clock = iter([7.0, 8.0, 9.0])
+    clock = iter([Latency(7.0, 0.5), Latency(8.0, 0.25), Latency(9.0, 0.0)])
     latencies = Latencies(str, lambda _: next(clock))
     assert latencies("a") == 7.0
     with ScoreStore(tmp_path / "scores.sqlite", {}) as store:
@@ -58,6 +60,7 @@ def test_a_latency_is_measured_once_and_kept(tmp_path):
     with ScoreStore(tmp_path / "scores.sqlite", {}) as store:
         again.keep_in(store)
     assert [again("a"), again("b")] == [7.0, 8.0]
+    assert again.columns("b") == {"latency_ms": 8.0, "latency_ms_sd": 0.25}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,15 @@ def test_the_column_is_measured_and_the_manifest_says_how(timed):
     assert (facts["statistic"], facts["warm_up"], facts["timings"]) == ("median", WARM_UP, TIMINGS)
 
 
+def test_its_spread_is_that_of_the_timings(timed):
+    run, ranking = timed
+    assert (ranking.frame["latency_ms_sd"] > 0).all()
+    assert "latency_ms_sd_sd" not in ranking.frame.columns
+    with ScoreStore(run / "scores.sqlite", Workbench.of(SearchSpec(**TINY)).fingerprint) as store:
+        measured = [score.values for score in store.scores() if score.scorer == "latency"]
+    assert set(ranking.frame["latency_ms_sd"]) == {values["latency_ms_sd"] for values in measured}
+
+
 def test_it_does_not_order_unless_it_is_asked(timed, tmp_path):
     run, ranking = timed
     plain = metantk_nas.search(out=tmp_path / "plain", **TINY).frame
@@ -88,12 +100,12 @@ def test_it_does_not_order_unless_it_is_asked(timed, tmp_path):
 
 
 def test_a_limit_comes_before_kernels_and_a_resumed_run_keeps_it(tmp_path, monkeypatch):
-    def by_size(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> float:
+    def by_size(network: nn.Module, shape: tuple[int, ...], device: torch.device) -> Latency:
         asked.append(sum(parameter.numel() for parameter in network.parameters()))
-        return asked[-1] / 1000
+        return Latency(asked[-1] / 1000, 0.0)
 
     asked: list[int] = []
-    monkeypatch.setattr("metantk_nas.experiment.workbench.latency_ms", by_size)
+    monkeypatch.setattr("metantk_nas.experiment.workbench.latency", by_size)
     limited = {**TINY, "max_latency": 8.0, "out": tmp_path / "run"}
     frame = metantk_nas.search(**limited).frame
     assert len(frame) == TINY["budget"]
@@ -141,6 +153,7 @@ def test_one_architecture_at_a_time_is_timed_too():
     scorer = ArchitectureScorer(SearchSpec(**{**TINY, "repeats": 1}, metrics="latency_ms"))
     arch = "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
     assert scorer(arch)["latency_ms"] == scorer(arch)["latency_ms"] > 0
+    assert scorer(arch)["latency_ms_sd"] > 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Amounts of memory: read, measured and shared; chunks that fit; and the promise of --memory."""
 
+import gc
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from metantk_nas.errors import UsageError
-from metantk_nas.experiment.engine import chunk_limit
+from metantk_nas.experiment.engine import chunk_limit, weight_bytes
 from metantk_nas.experiment.memory import (
     LIBRARY_BYTES,
     Limit,
@@ -22,7 +24,9 @@ from metantk_nas.experiment.memory import (
     resident_bytes,
 )
 from metantk_nas.experiment.spec import SearchSpec
-from tests.experiment.stubs import stub_bench
+from metantk_nas.experiment.workbench import Workbench
+from tests.experiment.stubs import genotypes, stub_bench
+from tests.small_search import SMALL
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parents[2]
@@ -74,6 +78,24 @@ def test_memory_less_what_is_there_already_is_shared_by_the_workers():
     assert one == pytest.approx((asked - resident - weights) / 5, rel=0.01)
     assert two == pytest.approx(((asked - resident + LIBRARY_BYTES) / 2 - resident - weights) / 5, rel=0.01)
     assert chunk_activations([CPU], None, weights, n_rows=30, spawned=False) == (pytest.approx(2 * 2**30 / 150), 1)
+
+
+def test_the_networks_that_scorers_keep_are_reckoned_with():
+    def held():
+        return sum(each.nbytes for each in gc.get_objects() if type(each) is nn.Parameter)
+
+    settings = {**SMALL, "device": "cpu", "metrics": "zen_score,synflow,n_linear_regions,ridge_loss"}
+    bench = Workbench.of(SearchSpec(**settings))
+    architecture = bench.space.representative(genotypes(bench, 1)[0])
+    before = held()
+    for scorer in bench.scorers:
+        for repeat in range(settings["repeats"]):
+            scorer.score([architecture], repeat)
+    assert held() - before == pytest.approx(weight_bytes(bench), rel=0.05)
+    shared = Workbench.of(SearchSpec(**{**settings, "metrics": ""}))
+    assert weight_bytes(bench) == 4 * weight_bytes(shared), "4 bytes more for zen_score, 8 for synflow"
+    cheap = Workbench.of(SearchSpec(**{**settings, "fidelity": "image_size=8,repeats=1,keep=0.5"})).first_look
+    assert weight_bytes(cheap) == weight_bytes(bench) / 2, "one repeat of the same networks"
 
 
 def test_chunk_wins_over_memory_and_too_little_memory_is_said():

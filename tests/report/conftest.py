@@ -37,6 +37,9 @@ def make_run(folder: Path, space: Space, n_candidates: int = 120, *, trained: bo
         "command": command,
         "spec": {"space": space.name, "data": "omniglot", "n_way": 5, "n_shot": 1, "inner_time": "inf", "repeats": 3},
         "rank_rule": RULE,
+        "metrics": {
+            "adaptation_loss": {"description": "query loss after adaptation", "higher_is_better": False, "unit": ""}
+        },
         "seed": seed,
         "versions": {"python": "3.12.4", "torch": "2.13.0", "numpy": "2.3.0"},
         "device": "cpu",

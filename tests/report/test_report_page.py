@@ -108,7 +108,7 @@ def test_metrics_show_their_direction_and_meaning(run: tuple[Path, Space]) -> No
     assert "condition number ↓" in page.sections["ranking"]
     assert "trace ↑" in page.sections["ranking"]
     assert "λmax/λmin of the MetaNTK." in page.sections["ranking"]
-    assert "Query loss of the closed-form inner loop" in page.sections["ranking"]
+    assert "query loss after adaptation; lower is better" in page.sections["ranking"]
 
 
 def test_plots_are_in_the_page_and_beside_it(run: tuple[Path, Space]) -> None:
@@ -183,7 +183,8 @@ def test_a_run_of_one_candidate_gets_a_report(new_run: MakeRun, cells: Space) ->
     change(folder, "ranking.csv", lambda frame: frame.assign(rank_low=None, rank_high=None))
     page = Page(write_report(folder, cells))
     assert page.tags.count("svg") == 1
-    assert "– … –" in page.sections["ranking"]
+    assert "interval" not in page.sections["ranking"], "nothing is known of one repeat"
+    assert "standard deviation" not in page.sections["ranking"]
     assert f"1 architecture of {cells.name} was ranked" in page.text
     assert "plots" not in page.sections
 
@@ -275,4 +276,18 @@ def test_what_was_measured_and_chosen_stands_in_columns(new_run: MakeRun, cells:
     assert shown[2:] == ["score", "condition_number", "trace", "pareto", "params", "macs", "latency_ms"]
     more = re.findall(r'<th class="number extra" data-column="(\w+)"', page.read_text())
     assert set(more) == {"adaptation_loss", "n_linear_regions", "seconds", "rank_naswot"}
-    assert "latency [ms] ↓" in Page(page).sections["ranking"]
+    assert "latency [ms]" in Page(page).sections["ranking"], "the manifest is older than what it could say of it"
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_columns_are_explained_by_the_manifest(new_run: MakeRun, cells: Space) -> None:
+    folder = new_run(cells, trained=False)
+    change(folder, "ranking.csv", lambda frame: frame.assign(latency_ms=1.25, nonsense=3.0))
+    entry = {"description": "how <long> it takes", "higher_is_better": False, "unit": "ms"}
+    set_manifest(folder, metrics={"latency_ms": entry})
+    path = write_report(folder, cells)
+    page = Page(path)
+    assert "latency [ms] ↓" in page.sections["ranking"]
+    assert "how <long> it takes, in ms; lower is better" in page.sections["ranking"]
+    assert '<abbr title="how &lt;long&gt; it takes, in ms; lower is better">' in path.read_text()
+    assert "how <long> it takes" not in page.sections["manifest"], "it is told once, beside the table"

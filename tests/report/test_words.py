@@ -64,12 +64,21 @@ def test_percentages_have_no_sign_and_survive_nan() -> None:
     assert percent(math.nan) == "–"
 
 
-def test_a_metric_is_explained_by_the_manifest_before_anything_else() -> None:
-    rule = {"metrics": [{"name": "trace", "higher_is_better": False, "description": "Turned round."}, "odd"]}
-    assert metric_note("trace", {"rank_rule": rule}) == ("↓ lower is better", "Turned round.")
-    assert metric_note("trace", {"spec": {"rank_rule": rule}})[1] == "Turned round."
-    assert metric_note("trace", {})[0] == "↑ higher is better"
-    assert metric_note("unheard_of", {}) == ("no direction", "")
+def test_a_metric_is_what_the_manifest_says() -> None:
+    metrics = {"wait": {"description": "how long", "higher_is_better": False, "unit": "ms"}}
+    metrics["size"] = {"description": "how large", "higher_is_better": None, "unit": ""}
+    assert metric_note("wait", {"metrics": metrics}) == ("↓", "how long, in ms; lower is better")
+    assert metric_note("size", {"metrics": metrics}) == ("", "how large")
+    assert metric_note("unheard_of", {"metrics": metrics}) == ("", "")
+
+
+def test_an_old_manifest_explains_the_metrics_of_its_rule_alone() -> None:
+    rule = {"metrics": [{"name": "trace", "higher_is_better": True, "description": "a sum"}, "odd"]}
+    for manifest in ({"rank_rule": rule}, {"spec": {"rank_rule": rule}}, {"rank_rule": rule, "metrics": {"trace": 1}}):
+        assert metric_note("trace", manifest) == ("↑", "a sum; higher is better")
+    assert metric_note("trace", {}) == ("", "")
+    assert metric_note("trace", {"rank_rule": {"metrics": [{"name": "trace", "higher_is_better": []}]}}) == ("", "")
+    assert metric_note("score", {})[0] == "↓", "no metric: the report knows it"
 
 
 def test_a_manifest_becomes_rows_of_dotted_names() -> None:
