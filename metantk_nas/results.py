@@ -35,7 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from metantk_nas.errors import RunError, UsageError, unknown_name
+from metantk_nas.errors import RunError, UsageError, brief, brief_text, unknown_name
 from metantk_nas.ordering import Array, average, combine, fronts, objective_costs, rounded
 from metantk_nas.rng import numpy_generator
 from metantk_nas.store import Candidate, json_text
@@ -44,6 +44,8 @@ from metantk_nas.types import Metric, RankRule, Score
 Places: TypeAlias = NDArray[np.integer[Any]]
 
 JSON_SCHEMA_VERSION = 1
+MAX_COLUMNS, MAX_HEAD = 1_000, 1_000_000
+"""Of a CSV file; bytes in which its names are counted."""
 SCREENED_OUT = "screened_out"
 """Status of a candidate that a first look kept from being scored."""
 _HEAD = ("rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high")
@@ -105,7 +107,8 @@ def aggregate(table: pd.DataFrame, metrics: Mapping[str, Metric] = NO_METRICS) -
     Returns:
         Frame indexed by key: ``status`` (``"ok"`` only if every repeat is), ``reason`` (of the first repeat that is
         not), the mean ``x`` and the sample standard deviation ``x_sd`` of each metric ``x`` (NaN from one repeat: the
-        spread is unknown, not zero) and ``seconds``, the sum.
+        spread is unknown, not zero) and ``seconds``, the sum. A metric that is measured once for all repeats brings
+        its ``x_sd`` along.
     """
     by_key = table.groupby(level="key")
     frame = pd.DataFrame(index=by_key.size().index)
@@ -113,14 +116,16 @@ def aggregate(table: pd.DataFrame, metrics: Mapping[str, Metric] = NO_METRICS) -
     reasons = "repeat " + trouble["repeat"].astype(str) + ": " + trouble["reason"]
     frame["status"] = trouble["status"].reindex(frame.index).fillna("ok")
     frame["reason"] = reasons.reindex(frame.index).fillna("")
-    names = [name for name in table.columns if name not in ("status", "reason", "seconds")]
+    brought = [f"{name}_sd" for name in table.columns if f"{name}_sd" in table.columns]
+    names = [name for name in table.columns if name not in {"status", "reason", "seconds", *brought}]
     geometric = [name for name in names if name in metrics and metrics[name].averaging == "geometric"]
-    mean, deviation = by_key[names].mean(), by_key[names].std()
+    mean, deviation = by_key[names].mean(), by_key[names].std().add_suffix("_sd")
+    deviation[brought] = by_key[brought].mean()
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 makes the mean 0, a negative value makes it NaN
         logarithms = table[geometric].apply(np.log).groupby(level="key").mean()
     mean[geometric] = logarithms.apply(np.exp).mask(by_key[geometric].min() < 0)
     for name in names:
-        frame[name], frame[f"{name}_sd"] = mean[name], deviation[name]
+        frame[name], frame[f"{name}_sd"] = mean[name], deviation[f"{name}_sd"]
     frame["seconds"] = by_key["seconds"].sum()
     return frame
 
@@ -292,13 +297,29 @@ class Ranking:
             RunError: the file is missing or is not a ranking.
         """
         try:
+            check_width(path)
             cells = pd.read_csv(path, dtype=str, keep_default_na=False)
             if absent := [name for name in (*_HEAD, *_TAIL) if name not in cells.columns]:
                 raise ValueError(f"it lacks the columns {', '.join(absent)}")
             frame = pd.DataFrame({name: _read_column(name, cells[name]) for name in cells.columns})
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read the ranking {path}: {error}. Run the search again to rebuild it.") from error
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            raise RunError(
+                f"cannot read the ranking {path}: {brief_text(error)}. Run the search again to rebuild it."
+            ) from error
         return cls(frame, manifest or {})
+
+
+def check_width(path: Path) -> None:
+    """Refuse a CSV file with absurdly many columns, which would take hours to read.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has more than `MAX_COLUMNS`.
+    """
+    with path.open("rb") as file:
+        n_columns = 1 + next(iter(file.read(MAX_HEAD).splitlines()), b"").count(b",")
+    if n_columns > MAX_COLUMNS:
+        raise ValueError(f"it has {n_columns:,} columns; expected at most {MAX_COLUMNS:,}")
 
 
 def _read_column(name: str, cells: "pd.Series[str]") -> "pd.Series[Any]":
@@ -372,10 +393,15 @@ def make_ranking(
     if objectives:
         ranked[_FRONT] = pareto_front(ranked, objectives)
     for each in also:
-        ranked[f"{_ALSO}{each.name}"] = _ranks_by(ranked, each)
+        ranked[rank_column(each)] = _ranks_by(ranked, each)
     first = [column for name in needed for column in (name, f"{name}_sd")]
     others = [name for name in ranked.columns if name not in {*_HEAD, *front, *first, *_TAIL}]
     return Ranking(ranked[[*_HEAD, *front, *first, *others, *_TAIL]])
+
+
+def rank_column(rule: RankRule) -> str:
+    """Name of the column that holds the ranks by a further rule."""
+    return f"{_ALSO}{rule.name}"
 
 
 def _ranks_by(ranked: pd.DataFrame, rule: RankRule) -> "pd.Series[Any]":
@@ -438,9 +464,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}. Run the search again to rebuild it.") from error
     version = content.pop("schema_version", None) if isinstance(content, dict) else None
     if version != JSON_SCHEMA_VERSION:
-        raise RunError(f"{path} has schema version {version}, expected {JSON_SCHEMA_VERSION}; run the search again.")
+        raise RunError(
+            f"{path} has schema version {brief(version)}, expected {JSON_SCHEMA_VERSION}; run the search again."
+        )
     return dict(content)

@@ -12,7 +12,9 @@ import struct
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, ClassVar, NoReturn
 
 import numpy as np
@@ -28,21 +30,48 @@ BROKEN = (
     AttributeError,
     ArithmeticError,
     MemoryError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
-"""What unpickling raises when the bytes are not what they should be, or want more than they may."""
+"""What reading pickles and archives raises when the bytes are not what they should be, or want more than they may."""
 
 
-def safe_load(file: IO[bytes]) -> Any:
+def safe_load(file: IO[bytes], most: int) -> Any:
     """Unpickle text, numbers and containers, nothing else.
+
+    This one is fast, but six bytes can ask it for gigabytes (CPython issue 115952), so that it is given a limit where
+    the system has one (Linux).
+
+    Args:
+        file: what to read.
+        most: bytes by which this process may grow meanwhile.
 
     Raises:
         pickle.UnpicklingError: the pickle refers to anything else.
         others of `BROKEN`: it is damaged.
     """
-    return _Unpickler(file).load()
+    with _limited(most):
+        return _Unpickler(file).load()
+
+
+@contextmanager
+def _limited(most: int) -> Iterator[None]:
+    """Let this process grow by so many bytes only; beyond, there is a MemoryError."""
+    try:
+        import resource  # noqa: PLC0415 - not on every system
+
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = in_use + most
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(wanted, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def safe_load_arrays(file: IO[bytes]) -> Any:

@@ -125,6 +125,15 @@ def test_metrics_are_averaged_over_repeats_with_their_sample_deviation() -> None
     assert math.isnan(frame.loc["b", "trace_sd"])  # one repeat: unknown, not zero
 
 
+def test_a_metric_that_is_measured_once_brings_its_deviation_along() -> None:
+    scores = [make_score("a", repeat, trace=float(repeat)) for repeat in range(3)]
+    frame = aggregate(repeat_table([*scores, Score("a", 0, "latency", {"latency_ms": 7.0, "latency_ms_sd": 0.5})]))
+    assert frame.loc["a", "latency_ms"] == 7.0
+    assert frame.loc["a", "latency_ms_sd"] == 0.5
+    assert "latency_ms_sd_sd" not in frame.columns
+    assert frame.loc["a", "trace_sd"] == 1.0
+
+
 FACTORS = {"factors": (1.0, 2.0, 32.0), "zero": (0.0, 2.0), "negative": (-1.0, 2.0), "infinite": (1.0, math.inf)}
 
 

@@ -1,6 +1,8 @@
+import errno
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -146,9 +148,10 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     ScoreStore(path, FINGERPRINT).close()
     with sqlite3.connect(path) as database:
-        database.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
+        database.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+        database.execute("DELETE FROM meta WHERE name = 'checksum'")  # version 2 had none
     database.close()
-    with pytest.raises(RunError, match="schema version 99, this program writes 2"):
+    with pytest.raises(RunError, match="schema version 2, this program writes 3"):
         ScoreStore(path, FINGERPRINT)
 
 
@@ -160,13 +163,118 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_text() == "rank,arch\n" * 500
 
 
-def test_a_truncated_store_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "scores.sqlite"
+def filled(path: Path, n: int = 2_000) -> list[Score]:
+    """A store with many scores, some of which do not fit on a page, and a candidate."""
+    scores = [make_score(f"key{index:04d}", trace=index / 7) for index in range(n)]
+    scores[5] = Score("key0005", 0, "metantk", {"trace": 1.0}, "failed", "ü" * 6_000)
     with ScoreStore(path, FINGERPRINT) as store:
-        store.put([make_score(f"key{index}") for index in range(2_000)])
+        store.put(scores)
+        store.add_candidates([make_candidate(0), make_candidate(1)])
+    return scores
+
+
+def rebuilt(path: Path) -> tuple[list[Score], str]:
+    """The scores that are left, and what was told; afterwards the store is sound."""
+    told: list[str] = []
+    with ScoreStore(path, FINGERPRINT, told.append) as store:
+        left = list(store.scores())
+    with ScoreStore(path, FINGERPRINT, pytest.fail) as store:
+        assert list(store.scores()) == left
+    assert (path.parent / "scores.sqlite.damaged").exists()
+    (note,) = told
+    assert f"{len(left):,} scores and" in note
+    assert "the rest is scored again" in note
+    return left, note
+
+
+def test_a_truncated_store_is_made_anew_from_what_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    scores = filled(path)
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(RunError, match="is not an intact score store"), ScoreStore(path, FINGERPRINT) as store:
-        list(store.scores())
+    left, _ = rebuilt(path)
+    assert 600 < len(left) < 1_200
+    assert all(score in scores for score in left)
+    with ScoreStore(path, FINGERPRINT) as store:
+        lost = set(store.missing([score.key for score in scores], 0, "metantk"))
+        store.put([score for score in scores if score.key in lost])
+        assert list(store.scores()) == scores
+
+
+@pytest.mark.parametrize("page", [0, 1, 2, 3, 4, 11])
+def test_a_page_of_rubbish_costs_no_more_than_its_own_rows(tmp_path: Path, page: int) -> None:
+    path = tmp_path / "scores.sqlite"
+    scores = filled(path)
+    with path.open("r+b") as file:
+        file.seek(4_096 * page)
+        file.write(random.Random(page).randbytes(4_096))
+    left, _ = rebuilt(path)
+    assert len(left) > len(scores) - 80
+    assert all(score in scores for score in left)
+
+
+def test_a_flipped_bit_never_passes_for_a_score(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path, 20)
+    content = path.read_bytes()
+    assert content.count(b'{"trace": 2.0}') == 1
+    path.write_bytes(content.replace(b'{"trace": 2.0}', b'{"trace": 3.0}'))  # SQLite finds nothing wrong with it
+    left, note = rebuilt(path)
+    assert "a row of the table score is not what was written" in note
+    assert "key0014" not in {score.key for score in left}
+    assert len(left) == 19
+
+
+def test_what_only_the_log_has_is_found_too(tmp_path: Path) -> None:
+    filled(tmp_path / "live.sqlite")
+    path = tmp_path / "copy" / "scores.sqlite"
+    path.parent.mkdir()
+    with ScoreStore(tmp_path / "live.sqlite", FINGERPRINT) as store:
+        store.put([make_score(f"late{index}") for index in range(100)])
+        path.with_name("scores.sqlite-wal").write_bytes((tmp_path / "live.sqlite-wal").read_bytes())
+    content = (tmp_path / "live.sqlite").read_bytes()
+    path.write_bytes(content[: 4_096 * 5] + random.Random(0).randbytes(4_096 * 5) + content[4_096 * 10 :])
+    left, _ = rebuilt(path)
+    assert len([score for score in left if score.key.startswith("late")]) == 100
+
+
+def test_a_damaged_store_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path)
+    os.truncate(path, path.stat().st_size // 2)
+    content = path.read_bytes()
+    with pytest.raises(RunError, match="is not an intact score store; choose another --out"):
+        ScoreStore(path, {**FINGERPRINT, "seed": 1})
+    assert path.read_bytes() == content
+
+
+def test_a_full_disk_while_a_store_is_made_anew_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path)
+    os.truncate(path, path.stat().st_size // 2)
+    content = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(RunError, match="no space is left; free some space"):
+            ScoreStore(path, FINGERPRINT)
+    assert path.read_bytes() == content
+    assert len(rebuilt(path)[0]) > 600
+
+
+def test_damage_that_shows_while_a_run_goes_on_is_mended_by_the_same_command(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    filled(path)
+    with ScoreStore(path, FINGERPRINT) as store:
+        store._database.execute("PRAGMA cache_size = 1")  # so that pages are read again
+        with path.open("r+b") as file:
+            file.seek(4_096 * 2)
+            file.write(bytes(range(256)) * 16 * 20)
+        with pytest.raises(RunError, match=r"is damaged .*; the same command goes on from what is sound in it"):
+            list(store.scores())
+    assert len(rebuilt(path)[0]) > 1_000
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from metantk_nas.bench.protocols import PROTOCOLS, SHOTS, Protocol
 from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.episode import EpisodeSampler
 from metantk_nas.episodes.request import Progress
-from metantk_nas.errors import RunError, UsageError, unknown_name
+from metantk_nas.errors import RunError, UsageError, brief_text, unknown_name
 from metantk_nas.evaluation import evaluate, remembered_features
 from metantk_nas.experiment.spec import SearchSpec
 from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
@@ -34,7 +34,7 @@ from metantk_nas.learners.checkpoint import CurvePoint
 from metantk_nas.learners.sources import training_source
 from metantk_nas.networks.build import CONV4, build_network
 from metantk_nas.networks.cost import CostModel
-from metantk_nas.results import read_json, write_json, write_text
+from metantk_nas.results import check_width, read_json, write_json, write_text
 from metantk_nas.rng import child_seed
 from metantk_nas.searchers.base import SearchProblem
 from metantk_nas.searchers.random import distinct_draws
@@ -337,10 +337,13 @@ def read_table(out: Path) -> dict[tuple[str, int], Row]:
     if not path.exists():
         return {}
     try:
+        check_width(path)
         rows: list[Row] = pd.read_csv(path, dtype={"key": str, "arch": str}).to_dict("records")  # type: ignore[assignment]
         return {(row["key"], row["seed"]): row for row in rows}
     except (ValueError, KeyError) as error:
-        raise RunError(f"{path} is no table of few-shot accuracies ({error}); choose another --out.") from error
+        raise RunError(
+            f"{path} is no table of few-shot accuracies ({brief_text(error)}); choose another --out."
+        ) from error
 
 
 def _write_table(out: Path, table: Mapping[tuple[str, int], Row]) -> None:

@@ -27,13 +27,15 @@ import numpy as np
 import pandas as pd
 
 from metantk_nas.episodes.request import Progress, user_cache
-from metantk_nas.errors import UsageError
+from metantk_nas.errors import UsageError, brief_text
 from metantk_nas.results import write_text
 from metantk_nas.safe_pickle import BROKEN, safe_load
 
 FORMAT_VERSION = 1  # raise it whenever the small table changes, so that older caches are not read
 SUFFIX = ".pickle.pbz2"
 MAX_BYTES = 64_000_000  # of one architecture, unpacked; the official ones have 0.3 MB
+MAX_MEMORY = 1 << 28  # bytes that reading may take beside what the file's size explains
+GROWTH = 16, 256  # bytes of Python objects for a byte of a pickle, and for a byte of a whole compressed benchmark
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file of torch.save before 1.6
 EPOCHS = {"12": 12, "less": 12, "200": 200, "full": 200}  # by the name of the training schedule
 ACCURACIES = {  # column: (training set, what is judged)
@@ -75,7 +77,10 @@ def official_table(path: Path, cache_dir: Path | None = None, progress: Progress
     try:
         return pd.read_csv(cache)
     except (OSError, ValueError):
-        table = pd.DataFrame(list(_rows(files, progress))).sort_values("index", ignore_index=True)
+        rows = list(_rows(files, progress))
+    if not rows:
+        raise UsageError(f"{path} holds no architecture; expected 15,625 of them. Fetch the official file again.")
+    table = pd.DataFrame(rows).sort_values("index", ignore_index=True)
     try:
         write_text(cache, table.to_csv(index=False, lineterminator="\n"))
     except UsageError as error:
@@ -97,8 +102,9 @@ def _rows(files: list[Path], progress: Progress | None) -> Iterator[dict[str, An
             yield from map(_row, _architectures(path))
         except BROKEN as error:
             raise UsageError(
-                f"{path} cannot be read as NAS-Bench-201 or NATS-Bench (topology): {error}. Nothing in it was run. "
-                "Fetch the official file again (github.com/D-X-Y/NATS-Bench; of two folders the one named -simple)."
+                f"{path} cannot be read as NAS-Bench-201 or NATS-Bench (topology): {brief_text(error)}. Nothing in it "
+                "was run. Fetch the official file again (github.com/D-X-Y/NATS-Bench; of two folders the one named "
+                "-simple)."
             ) from error
 
 
@@ -114,11 +120,16 @@ def _architectures(path: Path) -> Iterator[Mapping[str, Any]]:
 def _read_bz2(path: Path) -> Any:
     with bz2.open(path) as file:
         if not re.fullmatch(r"\d+", path.name.removesuffix(SUFFIX)):
-            return safe_load(file)
+            return safe_load(file, _most(path))
         unpacked = file.read(MAX_BYTES + 1)
     if len(unpacked) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
-    return safe_load(io.BytesIO(unpacked))
+    return safe_load(io.BytesIO(unpacked), MAX_MEMORY + GROWTH[0] * len(unpacked))
+
+
+def _most(path: Path) -> int:
+    """How much memory a whole benchmark may take."""
+    return MAX_MEMORY + GROWTH[1] * path.stat().st_size
 
 
 def _read_pth(path: Path) -> Any:
@@ -129,12 +140,12 @@ def _read_pth(path: Path) -> Any:
             if len(names) != 1:
                 raise ValueError("it is no file of torch.save")
             with archive.open(names[0]) as file:
-                return safe_load(file)
+                return safe_load(file, _most(path))
     with path.open("rb") as file:
-        if safe_load(file) != TORCH_MAGIC:
+        if safe_load(file, MAX_MEMORY) != TORCH_MAGIC:
             raise ValueError("it is no file of torch.save")
-        _version, _system = safe_load(file), safe_load(file)
-        return safe_load(file)
+        _version, _system = safe_load(file, MAX_MEMORY), safe_load(file, MAX_MEMORY)
+        return safe_load(file, _most(path))
 
 
 def _row(schedules: Mapping[str, Any]) -> dict[str, Any]:

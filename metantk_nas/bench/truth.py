@@ -17,8 +17,9 @@ from metantk_nas.bench.agreement import MIN_ROWS, Estimate, Yardstick
 from metantk_nas.bench.build import TABLE_FILE
 from metantk_nas.bench.official import is_official, official_table
 from metantk_nas.episodes.request import Progress
-from metantk_nas.errors import GenotypeError, UsageError, unknown_name
+from metantk_nas.errors import GenotypeError, UsageError, brief_text, unknown_name
 from metantk_nas.networks.build import CONV4
+from metantk_nas.results import check_width
 from metantk_nas.spaces.space import Space
 
 Unit = Literal["key", "arch"]
@@ -138,6 +139,7 @@ def read_truth(
     frame = _select(frame, where or {}, path.name)
     name = _truth_column(frame, column, path.name)
     rows = identify(frame, Names(space), path.name)
+    frame = frame.loc[rows.index]
     rows["truth"] = _numbers(frame[name])
     for known in ("seed", "index", "params", "macs"):
         if known in frame.columns:
@@ -146,7 +148,7 @@ def read_truth(
         rows["ci"] = _numbers(frame[f"{name}_ci"])
     rows = rows[np.isfinite(rows["truth"])].reset_index(drop=True)
     if rows.empty:
-        raise UsageError(f"{path.name} has no finite {name} of any architecture of {space.name}.")
+        raise UsageError(f"{path.name} has no finite {brief_text(name)} of any architecture of {space.name}.")
     return Truth(path.name, name, rows)
 
 
@@ -157,9 +159,10 @@ def read_csv(path: Path) -> pd.DataFrame:
         UsageError: it cannot be read.
     """
     try:
+        check_width(path)
         return pd.read_csv(path, dtype=dict.fromkeys((*ARCH_COLUMNS, *KINDS, "key"), str))
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path} as CSV: {error}.") from error
+        raise UsageError(f"cannot read {path} as CSV: {brief_text(error)}.") from error
 
 
 def identify(frame: pd.DataFrame, names: Names, source: str) -> pd.DataFrame:
@@ -222,4 +225,4 @@ def _numbers(column: "pd.Series[float]") -> "pd.Series[float]":
 
 
 def _listed(names: Sequence[object] | pd.Index | np.ndarray) -> str:
-    return ", ".join(str(name) for name in names) or "(none)"
+    return brief_text(", ".join(str(name) for name in names)) or "(none)"

@@ -4,10 +4,9 @@ import hashlib
 import os
 import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -15,8 +14,11 @@ from metantk_nas.episodes.dataset import SkippedImage
 from metantk_nas.episodes.decode import ImageBank, decode_classes
 from metantk_nas.episodes.request import LoadRequest, user_cache
 from metantk_nas.episodes.source import AbstractSource
+from metantk_nas.safe_pickle import BROKEN
 
 FORMAT_VERSION = 1  # raise it whenever decoding changes, so that older caches are not read
+DAMAGED = (*BROKEN, TokenError, SyntaxError)
+"""What reading arrays raises where the bytes are not what they should be."""
 
 
 def load_classes(
@@ -37,8 +39,8 @@ def load_classes(
     digest.update(f"{FORMAT_VERSION}/{request.image_size}/{source.signature()}/{list(files.items())}".encode())
     path = (request.cache_dir or user_cache() / "images") / f"{source.path.stem}-{digest.hexdigest()}.npz"
     try:
-        return _read(path)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return _read(path, list(files), request.image_size)
+    except DAMAGED:
         bank = decode_classes(source, files, label, request)
     try:
         _write(path, bank)
@@ -65,8 +67,12 @@ def _write(path: Path, bank: ImageBank) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> ImageBank:
+def _read(path: Path, classes: Sequence[str], image_size: int) -> ImageBank:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        parts = np.split(stored["pixels"], np.cumsum(stored["n_images"])[:-1])
-        images = dict(zip(stored["classes"].tolist(), parts, strict=True))
+        pixels, ends = stored["pixels"], np.cumsum(stored["n_images"])
+        if pixels.dtype != np.uint8 or pixels.shape[1:] not in [(image_size, image_size, n) for n in (1, 3)]:
+            raise ValueError(f"its pixels are {pixels.dtype} {list(pixels.shape)}")
+        if stored["classes"].tolist() != list(classes) or (stored["n_images"] < 0).any() or ends[-1] != len(pixels):
+            raise ValueError("its classes are other ones, or not as large as it says")
+        images = dict(zip(classes, np.split(pixels, ends[:-1]), strict=True))
         return ImageBank(images, tuple(SkippedImage(*row) for row in stored["skipped"].tolist()))

@@ -43,4 +43,4 @@ def _split_classes(tree: AbstractTree, members: Sequence[str], file: str) -> lis
     lists = [name for name in members if name.endswith(f"splits/bertinetto/{file}")]
     if not lists:
         raise DataError(f"{tree.path} has no splits/bertinetto/{file}; expected {_LAYOUT}.")
-    return tree.read(lists[0]).decode().split()
+    return tree.read_text(lists[0]).split()

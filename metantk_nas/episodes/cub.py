@@ -40,7 +40,7 @@ def find_cub(request: LoadRequest) -> Originals:
         parts = name.split("/")
         if parts[0] == "images":
             files[parts[-2]].append(name)
-    lines = tree.read("classes.txt").decode(errors="replace").splitlines()
+    lines = tree.read_text("classes.txt").splitlines()
     classes = [line.split()[-1] for line in lines if line.strip()]
     missing = [label for label in classes if label not in files]
     if missing:

@@ -12,6 +12,8 @@ import torch
 from metantk_nas.errors import RunError
 
 CHECKPOINT_FILE, CURVE_FILE = "checkpoint.pt", "curve.csv"
+ZIP = b"PK\x03\x04"
+"""How the files of ``torch.save`` begin."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,9 @@ def load_safely(path: Path, what: str, keys: Sequence[str]) -> dict[str, Any]:
         RunError: the file cannot be read, or lacks one of ``keys``.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) != ZIP:  # PyTorch unpacks its oldest form, tar archives, to wherever they say
+                raise ValueError("it is no zip archive")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever bytes a stranger sent, the unpickler fails in its own way
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from metantk_nas import plugins
-from metantk_nas.errors import SpaceError, unknown_name
+from metantk_nas.errors import SpaceError, brief, unknown_name
 from metantk_nas.spaces.space import Skeleton, Space
 
-MAX_BYTES = 100_000
+MAX_BYTES = 20_000
+"""Of a search space; reading TOML may take the square of its length."""
 
 
 def available_spaces() -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def _read(
         try:
             values[key] = readers[key](value)
         except ValueError as error:
-            raise SpaceError(f"{key} in {where} is {value!r}; expected {error}.") from error
+            raise SpaceError(f"{key} in {where} is {brief(value)}; expected {error}.") from error
     return values
 
 

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise, product
 from operator import itemgetter
 from typing import Literal, TypeVar
 
-from metantk_nas.errors import GenotypeError, SpaceError, unknown_name
+from metantk_nas.errors import GenotypeError, SpaceError, brief, unknown_name
 from metantk_nas.spaces.canonical import SILENT, canonical_form, canonical_key, smallest_order
 from metantk_nas.spaces.genotype import Genotype, Node
 from metantk_nas.spaces.ops import OPS
@@ -105,17 +105,17 @@ class Space:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", self.name, re.ASCII):
-            raise SpaceError(f"name is {self.name!r}; expected up to 64 letters, digits, '_' or '-'.")
+            raise SpaceError(f"name is {brief(self.name)}; expected up to 64 letters, digits, '_' or '-'.")
         self._check_cell_types()
         _check_range("n_inputs", self.n_inputs, 1, 2)
         _check_range("n_nodes", self.n_nodes, 1, MAX_NODES)
         if self.edges_per_node is not None and not 1 <= self.edges_per_node <= self.n_inputs:
             raise SpaceError(
-                f"edges_per_node is {self.edges_per_node}; expected 1 … {self.n_inputs}, because the first node can "
-                f'read only the n_inputs = {self.n_inputs} inputs of the cell. "all" keeps every edge.'
+                f"edges_per_node is {brief(self.edges_per_node)}; expected 1 … {self.n_inputs}, because the first node "
+                f'can read only the n_inputs = {self.n_inputs} inputs of the cell. "all" keeps every edge.'
             )
         if self.output not in ("concat", "last"):
-            raise SpaceError(f"output is {self.output!r}; expected 'concat' or 'last'.")
+            raise SpaceError(f"output is {brief(self.output)}; expected 'concat' or 'last'.")
         self._check_ops()
 
     def _check_cell_types(self) -> None:
@@ -124,8 +124,8 @@ class Space:
         single = self.cell_types[0] if len(self.cell_types) == 1 else "reduce"
         if single == "reduce" or not single.isidentifier():
             raise SpaceError(
-                f"cell types are {list(self.cell_types)}; expected one name such as ['cell'], whose network reduces "
-                "by residual blocks, or ['normal', 'reduce']."
+                f"cell types are {brief(list(self.cell_types))}; expected one name such as ['cell'], whose network "
+                "reduces by residual blocks, or ['normal', 'reduce']."
             )
 
     def _check_ops(self) -> None:
@@ -133,7 +133,7 @@ class Space:
             if op not in OPS:
                 raise unknown_name("operation", op, OPS, SpaceError)
         if not self.ops or len(set(self.ops)) < len(self.ops):
-            raise SpaceError(f"ops are {list(self.ops)}; expected at least one operation and each of them once.")
+            raise SpaceError(f"ops are {brief(list(self.ops))}; expected at least one operation and each of them once.")
 
     @property
     def concat(self) -> tuple[int, ...]:
@@ -332,4 +332,5 @@ def _representatives(space: Space) -> Mapping[str, Genotype]:
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise SpaceError(f"{name} is {value:,}; expected {low:,} … {high:,}.")
+        got = f"{value:,}" if abs(value) < 10**18 else brief(value)
+        raise SpaceError(f"{name} is {got}; expected {low:,} … {high:,}.")

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
-from metantk_nas.errors import SpaceError, unknown_name
+from metantk_nas.errors import SpaceError, brief, unknown_name
 from metantk_nas.spaces.genotype import Choice, Genotype, Node
 
 
@@ -109,11 +109,14 @@ class SubSpace:
         try:
             cells = json.loads(text)
             live = {slot: tuple(cells[slot[0]].get(f"{slot[1]}<{slot[2]}", ())) for slot, _ in self.slots}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpaceError(f"{text!r} is not the text of a subspace; expected what SubSpace.text gives.") from error
+            foreign = any(set(live[slot]) - set(ops) for slot, ops in self.slots)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise SpaceError(
+                f"{brief(text)} is not the text of a subspace; expected what SubSpace.text gives."
+            ) from error
         part = replace(self, slots=tuple(live.items()))
-        if part.text != text or any(set(live[slot]) - set(ops) for slot, ops in self.slots):
-            raise SpaceError(f"{text!r} is not a part of this subspace: an edge or operation of it is not here.")
+        if part.text != text or foreign:
+            raise SpaceError(f"{brief(text)} is not a part of this subspace: an edge or operation of it is not here.")
         return part
 
     @cached_property

@@ -10,9 +10,8 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from reprlib import repr as brief
 
-from metantk_nas.errors import GenotypeError, unknown_name
+from metantk_nas.errors import GenotypeError, brief, unknown_name
 from metantk_nas.spaces.genotype import Cell, Edge, Genotype, Node
 
 MAX_LENGTH = 10_000
@@ -120,7 +119,8 @@ def _read_fields(text: str) -> dict[str, object]:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         at = f"line {error.lineno}, character {error.offset}: " if isinstance(error, SyntaxError) else ""
-        raise GenotypeError(f"{at}{error.args[0]}; expected Genotype(normal=[('op', 0), …], reduce=[…]).") from error
+        reason = error.args[0] if error.args else "it is nested too deeply"
+        raise GenotypeError(f"{at}{reason}; expected Genotype(normal=[('op', 0), …], reduce=[…]).") from error
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "Genotype" or call.args:
         raise GenotypeError(f"got {brief(text)}; expected Genotype(normal=[('op', 0), …], reduce=[…]).")
     values: dict[str, object] = {}

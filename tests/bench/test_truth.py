@@ -6,6 +6,7 @@ import pytest
 
 from metantk_nas.bench.truth import Truth, read_truth
 from metantk_nas.errors import UsageError
+from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
 
 CONV = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|nor_conv_1x1~1|none~2|"
@@ -147,3 +148,9 @@ def test_a_file_that_is_not_there_is_named(cells: Space, tmp_path: Path) -> None
 def test_a_folder_without_a_table_is_named(cells: Space, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*table\.csv as CSV"):
         read_truth(tmp_path, cells)
+
+
+def test_a_table_of_the_yardstick_alone_has_no_truth(tmp_path):
+    (tmp_path / "table.csv").write_text("arch,accuracy\nconv4,0.5\n")
+    with pytest.raises(UsageError, match="no finite accuracy of any architecture of nas_bench_201"):
+        read_truth(tmp_path / "table.csv", load_space("nas_bench_201"))

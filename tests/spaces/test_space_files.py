@@ -72,8 +72,8 @@ def test_all_edges_and_residual_reductions_can_be_asked_for(my_space_file: Path)
         ('["1/2"]', '["1/3", "2/5"]', "n_cells = 4 is too few"),
         ("[skeleton]", "[cell.skeleton]", "space lacks skeleton"),
         ('name = "mine"', 'name = "mine"\ncell = 3', "not valid TOML"),
-        ('name = "mine"', f"name = {'[' * 20_000}", "not valid TOML"),
-        ('name = "mine"', f'name = "{"x" * MAX_BYTES}"', "more than 100,000 bytes"),
+        ('name = "mine"', f"name = {'[' * 10_000}", "not valid TOML"),
+        ('name = "mine"', f'name = "{"x" * MAX_BYTES}"', "more than 20,000 bytes"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name_and_fault(my_space_file: Path, old: str, new: str, message: str) -> None:
