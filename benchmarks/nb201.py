@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{(frame['status'] == 'ok').sum():,} could be scored")
     if arguments.json:
         used = torch.device(arguments.device if arguments.device != "auto" else "cpu")
-        settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "out")}
+        settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "out", "data_root")}
         record = {
             "settings": settings,
             "machine": machine(used),
