@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from timing import interleaved, machine, matmul_rate
+from timing import interleaved, machine, matmul_rate, settings_of
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -189,7 +189,7 @@ def main() -> None:
         ratio = f"{taken / step:5.2f} × forward + backward, {taken / seconds['ours']:5.2f} × ours"
         print(f"{name:20} {taken * 1e3:8.1f} ms  {ratio}")
     if arguments.json:
-        settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
+        settings = settings_of(arguments)
         record = {"settings": settings, "machine": machine(device), "floor_seconds": floor, **found}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from timing import interleaved, machine
+from timing import interleaved, machine, settings_of
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.evaluation import evaluate
@@ -397,7 +397,7 @@ def main() -> None:
     else:
         found = table(problems, named or list(LEARNERS), arguments)
     if arguments.json:
-        settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
+        settings = settings_of(arguments)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         record = {"settings": settings, "machine": machine(pick_device(arguments.device)), **found}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")

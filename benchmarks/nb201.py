@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine
+from timing import machine, settings_of
 
 from metantk_nas.experiment.scoring import search
 from metantk_nas.experiment.spec import SearchSpec
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"{(frame['status'] == 'ok').sum():,} could be scored")
     if arguments.json:
         used = torch.device(arguments.device if arguments.device != "auto" else "cpu")
-        settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "out", "data_root")}
+        settings = settings_of(arguments)
         record = {
             "settings": settings,
             "machine": machine(used),

@@ -25,7 +25,7 @@ import optuna
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from timing import machine
+from timing import machine, settings_of
 
 from metantk_nas.integrations.optuna import enqueue_top, suggest
 from metantk_nas.results import Ranking, rank, read_json
@@ -166,7 +166,7 @@ def main() -> None:
     )
     print(table.to_string(index=False))
     if arguments.json:
-        settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("json", "ranking")}
+        settings = settings_of(arguments)
         record = {
             "settings": settings,
             "ranking": about(arguments.ranking),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from kernel import ours, prepare
-from timing import interleaved, machine
+from timing import interleaved, machine, settings_of
 from torch import Tensor, nn
 
 from metantk_nas.networks.build import resize
@@ -92,7 +92,7 @@ def main() -> None:
         whole = arguments.repeats * taken
         print(f"first round, {name:18} {whole / 60:9.1f} minutes  {taken / rounds['ours']:6.1f} × ours")
     if arguments.json:
-        settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
+        settings = settings_of(arguments)
         record = {"settings": settings, "machine": machine(device), "kernel_seconds": seconds, "round_seconds": rounds}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 

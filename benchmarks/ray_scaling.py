@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from timing import machine
+from timing import machine, settings_of
 
 import metantk_nas
 from metantk_nas.experiment.cluster import RayCrew
@@ -155,7 +155,7 @@ def main() -> None:
     for name, figures in found.items():
         print(f"{name:16}", "  ".join(f"{key} {value:.4g}" for key, value in figures.items()))
     if arguments.json:
-        chosen = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
+        chosen = settings_of(arguments)
         record = {"settings": chosen, "machine": machine(torch.device("cpu")), "figures": found}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 

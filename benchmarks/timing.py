@@ -1,5 +1,6 @@
 """What the benchmark scripts share: interleaved timing, and a machine described in words."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -42,6 +43,11 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """What was asked for on the command line, without the places of this machine."""
+    return {name: str(value) for name, value in vars(arguments).items() if not isinstance(value, Path)}
 
 
 def matmul_rate(device: torch.device, size: int = 1024) -> float:
