@@ -138,8 +138,8 @@ class _InputGradient(Function):
     def forward(weight: Tensor, grads: Tensor, steps: Steps, size: tuple[int, int]) -> Tensor:
         (n_channels, _, kernel, _), (stride, dilation) = weight.shape, steps
         padding = dilation * (kernel // 2)
-        if _is_fast(stride, dilation, grads):
-            return _own_input_gradient(weight, grads, steps, size)
+        if _is_fast_in_pytorch(stride, dilation, grads):
+            return _pytorchs_input_gradient(weight, grads, steps, size)
         spread = _spread(grads, stride, size)
         return functional.conv2d(spread, weight.flip(-1, -2), None, 1, padding, dilation, n_channels)
 
@@ -166,7 +166,7 @@ class _WeightGradient(Function):
     @staticmethod
     def forward(images: Tensor, grads: Tensor, steps: Steps, kernel: int) -> Tensor:
         (n_channels, *size), (stride, dilation) = images.shape[1:], steps
-        if kernel == 1 or (kernel == WINDOW and dilation == 1) or _is_fast(stride, dilation, grads):
+        if kernel == 1 or (kernel == WINDOW and dilation == 1) or _is_fast_in_pytorch(stride, dilation, grads):
             shape = (n_channels, 1, kernel, kernel)
             gradient: Tensor = conv2d_weight(
                 images, shape, grads, stride, dilation * (kernel // 2), dilation, n_channels
@@ -192,18 +192,18 @@ class _WeightGradient(Function):
         )
 
 
-def _is_fast(stride: int, dilation: int, grads: Tensor) -> bool:
-    """Whether PyTorch's own gradients of a convolution with a stride are."""
+def _is_fast_in_pytorch(stride: int, dilation: int, grads: Tensor) -> bool:
+    """Whether both gradients of a convolution are, whatever its kernel: with a stride alone, in float32."""
     return stride > 1 and dilation == 1 and grads.dtype != torch.bfloat16
 
 
-def _own_input_gradient(weight: Tensor, grads: Tensor, steps: Steps, size: tuple[int, int]) -> Tensor:
-    """PyTorch's; `torch.nn.grad.conv2d_input` would have it in a layout that is five times slower."""
+def _pytorchs_input_gradient(weight: Tensor, grads: Tensor, steps: Steps, size: tuple[int, int]) -> Tensor:
+    """PyTorch's input gradient; `torch.nn.grad.conv2d_input` asks for it in a layout that is five times slower."""
     (n_channels, _, kernel, _), (stride, dilation) = weight.shape, steps
     images = grads.new_empty((len(grads), *size, n_channels)).permute(0, 3, 1, 2)  # only their layout is asked for
-    pairs = [[number] * 2 for number in (stride, dilation * (kernel // 2), dilation, 0)]
+    strides, padding, dilations = [stride] * 2, [dilation * (kernel // 2)] * 2, [dilation] * 2
     gradient: Tensor = torch.ops.aten.convolution_backward.default(
-        grads, images, weight, None, *pairs[:3], False, pairs[3], n_channels, [True, False, False]
+        grads, images, weight, None, strides, padding, dilations, False, [0, 0], n_channels, [True, False, False]
     )[0]
     return gradient
 
