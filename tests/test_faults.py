@@ -6,7 +6,11 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from typer.testing import CliRunner
 
 import metantk_nas
 from metantk_nas.cli.app import INTERRUPTED, app
+from metantk_nas.cli.interrupts import interrupts_kept
 from metantk_nas.errors import RunError, UsageError
 from metantk_nas.results import Ranking
 from metantk_nas.store import ScoreStore
@@ -30,6 +35,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "undisturbed"
     metantk_nas.search(out=run, **SMALL)
     return run
+
+
+@contextmanager
+def interrupting(*signals: signal.Signals) -> Iterator[None]:
+    """Signals that raise KeyboardInterrupt; where tests run in the background, Ctrl-C is ignored."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def search_words(out: Path) -> list[str]:
@@ -112,12 +128,12 @@ def test_ctrl_c_at_any_moment_of_a_search_loses_nothing(undisturbed, tmp_path):
     start = time.process_time()
     metantk_nas.search(out=tmp_path / "timed", **{**SMALL, "chunk": 1})
     whole, n_interrupted, before = time.process_time() - start, 0, set()
-    handler = signal.signal(signal.SIGPROF, signal.default_int_handler)
-    try:
+    with interrupting(signal.SIGPROF, signal.SIGINT):
         for _ in range(10):
             try:
-                signal.setitimer(signal.ITIMER_PROF, moments.uniform(0.005, 0.4) * whole)
-                metantk_nas.search(out=run, **{**SMALL, "chunk": 1})
+                with interrupts_kept():
+                    signal.setitimer(signal.ITIMER_PROF, moments.uniform(0.005, 0.4) * whole)
+                    metantk_nas.search(out=run, **{**SMALL, "chunk": 1})
             except KeyboardInterrupt:
                 n_interrupted += 1
             finally:
@@ -126,28 +142,51 @@ def test_ctrl_c_at_any_moment_of_a_search_loses_nothing(undisturbed, tmp_path):
             if (run / "scores.sqlite").exists():
                 assert before <= scored(run)
                 before = scored(run)
-    finally:
-        signal.signal(signal.SIGPROF, handler)
     assert n_interrupted >= 4
     metantk_nas.search(out=run, **{**SMALL, "chunk": 1})
     same(table(undisturbed), table(run))
     assert before <= scored(run)
 
 
+def test_ctrl_c_in_a_callback_where_python_drops_exceptions_arrives_a_moment_later():
+    class Whatever:
+        pass
+
+    def go_on():
+        something = Whatever()
+        watched = weakref.ref(something, lambda _: signal.raise_signal(signal.SIGINT))
+        del something
+        assert watched() is None  # the exception was dropped
+        time.sleep(20)
+        pytest.fail("nothing woke the sleeper")
+
+    with interrupting(signal.SIGINT), pytest.raises(KeyboardInterrupt), interrupts_kept():
+        go_on()
+
+
+def test_other_exceptions_in_callbacks_are_told_as_before(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError("broken")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+    with interrupts_kept():
+        Broken()
+    assert told == [ValueError]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("wait", [0.0, 0.1, 0.3])
 def test_ctrl_c_in_a_terminal_ends_in_one_line_and_the_same_command_goes_on(undisturbed, tmp_path, wait):
     run = tmp_path / "run"
-    handler = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # where tests run in the background it is ignored
-    process = subprocess.Popen(
-        command(run, chunk=1),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    signal.signal(signal.SIGINT, handler)
+    with interrupting(signal.SIGINT):
+        process = subprocess.Popen(
+            command(run, chunk=1),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
     wait_for_scores(run / "scores.sqlite", process)
     time.sleep(wait)
     process.send_signal(signal.SIGINT)

@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from metantk_nas.cli import bench, datasets, export, lists, past, run_file, runs
 from metantk_nas.cli.declared import name_values
+from metantk_nas.cli.interrupts import interrupts_kept
 from metantk_nas.cli.screen import print_error, stderr, stdout
 from metantk_nas.errors import MetaNTKError, UsageError
 
@@ -51,7 +52,8 @@ class _TeachingGroup(_Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts_kept():
+                return super().invoke(ctx)
         except MetaNTKError as error:
             if ctx.meta.get("debug"):
                 raise
