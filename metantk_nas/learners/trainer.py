@@ -44,8 +44,8 @@ class TrainSettings:
         weighting_temperature: T of the task weighting.
         vectorise: see `metantk_nas.learners.gradients.meta_gradients`.
         precision: in which networks compute while training; ``"bfloat16"`` is faster where the processor has it
-            (one core of an AMD EPYC, batches of 128 images of 32 pixels: Conv-4 2.8×, NAS-Bench-201 cells 1.2–1.8×;
-            few-shot DARTS cells, whose time goes into normalisation and depthwise convolutions, not at all).
+            (one core of an AMD EPYC, batches of 128 images of 32 pixels: Conv-4 2.8×, cells of NAS-Bench-201 and
+            few-shot DARTS 1.5×, of DARTS 1.9×).
         validate_every: episodes between validations; None for a tenth of the budget, at least 250.
         n_validation_episodes: episodes of each validation, always the same ones.
         patience: stop after this many validations without a new best; None never stops early.

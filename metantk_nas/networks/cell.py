@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metantk_nas.networks.layout import dense_gradient
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.networks.ops import FactorizedReduction, make_op, relu_conv_norm
 from metantk_nas.spaces.genotype import Choice
@@ -97,7 +98,9 @@ class Cell(nn.Module):
         states: list[Tensor] = [module(signal) for module, signal in zip(self.preprocess, inputs, strict=True)]
         for node in range(self.n_nodes):
             states.append(self._node(node, states, routing))
-        return torch.cat(states[self.n_inputs :], dim=1) if self.output == "concat" else states[-1]
+        if self.output == "last":
+            return states[-1]
+        return torch.cat([dense_gradient(state) for state in states[self.n_inputs :]], dim=1)
 
     def _node(self, node: int, states: Sequence[Tensor], routing: Routing) -> Tensor:
         """Sum what the node's edges deliver, candidate by candidate.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metantk_nas.networks.cell import Cell, Routing, Signal
+from metantk_nas.networks.layout import dense_gradient
 from metantk_nas.networks.norms import NormKind, make_norm
 from metantk_nas.networks.ops import ResidualReduction
 from metantk_nas.spaces.genotype import Choice
@@ -137,7 +138,7 @@ class CellNetwork(nn.Module):
             if str(index) in self.bridges:
                 inputs[-1] = self.bridges[str(index)](inputs[-1])
             inputs = [*inputs[1:], cell(inputs, used[cell_type])]
-        pooled: Tensor = self.final(inputs[-1]).mean(dim=(-2, -1))
+        pooled: Tensor = dense_gradient(self.final(inputs[-1])).mean(dim=(-2, -1))
         return pooled
 
     def forward(self, images: Tensor, chunk: Route | None = None) -> Tensor:
