@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional
 
 
 def dense_gradient(images: Tensor) -> Tensor:
-    """Return images as they are; their gradient is channels last and dense, whatever comes after them.
+    """Return images as they are; their gradient is dense and in their layout, whatever comes after them.
 
     Args:
         images: ``[row, channel, height, width]``.
@@ -35,7 +36,7 @@ def pixel_grids(images: Tensor) -> tuple[Tensor, Tensor]:
         images: ``[row, channel, height, width]``.
 
     Returns:
-        Both ``[row, channel, ⌈height/2⌉, ⌈width/2⌉]``, channels last; beyond the edge the second has zeros.
+        Both ``[row, channel, ⌈height/2⌉, ⌈width/2⌉]``, in the images' layout; beyond the edge the second has zeros.
     """
     even, odd = _take(images) if not torch.is_grad_enabled() else _Grids.apply(images)  # type: ignore[no-untyped-call]
     return even, odd
@@ -49,12 +50,12 @@ class _DenseGradient(Function):
         return images.view_as(images)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Keep nothing."""
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        ctx.channels_last = _is_channels_last(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, grads: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
-        return grads.movedim(1, -1).contiguous().movedim(-1, 1)
+    def backward(ctx: Any, grads: Tensor) -> Tensor:
+        return grads.movedim(1, -1).contiguous().movedim(-1, 1) if ctx.channels_last else grads.contiguous()
 
     @staticmethod
     def jvp(ctx: Any, change: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
@@ -91,10 +92,14 @@ class _Images(Function):
 
     @staticmethod
     def forward(even: Tensor, odd: Tensor, height: int, width: int) -> Tensor:
-        images = even.new_zeros(even.shape[0], height, width, even.shape[1])
-        images[:, ::2, ::2].copy_(even.movedim(1, -1))
-        images[:, 1::2, 1::2].copy_(odd.movedim(1, -1)[:, : height // 2, : width // 2])
-        return images.movedim(-1, 1)
+        n_rows, n_channels = even.shape[:2]
+        if _is_channels_last(even):
+            images = even.new_zeros(n_rows, height, width, n_channels).movedim(-1, 1)
+        else:
+            images = even.new_zeros(n_rows, n_channels, height, width)
+        images[:, :, ::2, ::2].copy_(even)
+        images[:, :, 1::2, 1::2].copy_(odd[:, :, : height // 2, : width // 2])
+        return images
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
@@ -111,8 +116,11 @@ class _Images(Function):
 
 
 def _take(images: Tensor) -> tuple[Tensor, Tensor]:
-    pixels = images.movedim(1, -1)
-    height, width = pixels.shape[-3:-1]
-    even, odd = pixels[:, ::2, ::2].contiguous(), pixels[:, 1::2, 1::2].contiguous()
-    odd = torch.nn.functional.pad(odd, (0, 0, 0, width % 2, 0, height % 2))
-    return even.movedim(-1, 1), odd.movedim(-1, 1)
+    height, width = images.shape[-2:]
+    even, odd = images[:, :, ::2, ::2].clone(), images[:, :, 1::2, 1::2]  # a copy has the order of dimensions
+    beyond = (0, width % 2, 0, height % 2)
+    return even, functional.pad(odd, beyond) if any(beyond) else odd.clone()
+
+
+def _is_channels_last(images: Tensor) -> bool:
+    return images.stride(1) == 1

@@ -24,10 +24,6 @@ def pytorchs_pool(images: Tensor, stride: int) -> Tensor:
     return functional.avg_pool2d(images, 3, stride, padding=1, count_include_pad=False)
 
 
-def is_channels_last(images: Tensor) -> bool:
-    return images.is_contiguous(memory_format=torch.channels_last)
-
-
 @given(SIZES, st.booleans())
 def test_grids_are_those_of_a_padded_image(size, with_gradient):
     images = torch.randn(size, requires_grad=with_gradient)
@@ -83,17 +79,26 @@ def test_transforms_of_functions_go_through():
     torch.testing.assert_close(jvp(ours, (tasks[0],), (change,)), jvp(theirs, (tasks[0],), (change,)))
 
 
-def test_gradients_of_slices_means_and_grids_are_channels_last():
-    images = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_slices_means_and_grids_lie_as_images_do(layout):
+    images = torch.randn(2, 8, 6, 6).contiguous(memory_format=layout).requires_grad_()
     uses = {
         "a slice of channels": lambda used: torch.cat([dense_gradient(used), used], dim=1).square(),
         "a mean": lambda used: dense_gradient(used).mean((-2, -1)),
-        "grids": lambda used: torch.cat(pixel_grids(used), dim=1),
+        "grids": lambda used: torch.cat([dense_gradient(grid) for grid in pixel_grids(used)], dim=1),
     }
     for name, use in uses.items():
         seen: list[Tensor] = []
         used = images * 1
         used.register_hook(seen.append)
         use(used).sum().backward()
-        assert is_channels_last(used), name
-        assert is_channels_last(seen[0]), name
+        assert used.is_contiguous(memory_format=layout), name
+        assert seen[0].is_contiguous(memory_format=layout), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [6, 7])
+def test_grids_lie_as_images_do(layout, size):
+    images = torch.randn(2, 8, size, size).contiguous(memory_format=layout)
+    for grid in pixel_grids(images):
+        assert grid.is_contiguous(memory_format=layout)
