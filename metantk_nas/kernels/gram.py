@@ -85,7 +85,7 @@ def layerwise_grams(
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)
     grams = Grams(total, torch.zeros_like(total))
     tape = _Tape(grams, head, users or {}, parameters or ParameterChoice())
-    with torch.enable_grad(), exact_float32(), tape.recording(network):
+    with torch.enable_grad(), exact_float32(), _frozen(network), tape.recording(network):
         logits = forward(rows.detach())
         tape.check_sources()
         targets = [logits.sum()] if output_reduction == "sum" else [column.sum() for column in logits.unbind(1)]
@@ -176,6 +176,19 @@ class _Tape:
             self.grams.ntk.index_add_(0, users, share)
             if layer is self.head:
                 self.grams.head.index_add_(0, users, share)
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Let weights ask for no gradient: the backward pass ends at the layers' outputs, and what follows is ours."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def check_rows_independent(network: nn.Module) -> None:

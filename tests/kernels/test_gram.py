@@ -264,3 +264,14 @@ def test_a_layer_that_runs_twice_is_refused() -> None:
     layer = nn.Linear(2, 2)
     with pytest.raises(UsageError, match=r"Linear\(.*runs twice"):
         ntk(nn.Sequential(layer, layer), torch.ones(2, 2), head=layer)
+
+
+def test_weights_ask_for_no_gradient_meanwhile_and_do_afterwards() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    network[1].weight.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in network.parameters()]
+    asked: list[bool] = []
+    network[2].register_forward_hook(lambda *_: asked.extend(each.requires_grad for each in network.parameters()))
+    ntk(network, torch.randn(3, 2, 2), head=network[3])
+    assert asked == [False] * 4
+    assert [parameter.requires_grad for parameter in network.parameters()] == before
