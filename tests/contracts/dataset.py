@@ -45,7 +45,7 @@ def nearest_prototype_accuracy(dataset: FewShotDataset, n_shot: int, n_episodes:
     draw = sampler(dataset, n_way=5, n_shot=n_shot, n_query=5)
     right = []
     for episode in map(draw, range(n_episodes)):
-        prototypes = episode.support_images.view(5, n_shot, -1).mean(dim=1)
+        prototypes = episode.support_images.reshape(5, n_shot, -1).mean(dim=1)
         nearest = torch.cdist(episode.query_images.flatten(1), prototypes).argmin(dim=1)
         right.append((nearest == episode.query_labels).double().mean().item())
     return 100 * float(np.mean(right))
