@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, final
 
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -67,7 +69,9 @@ class Rfs(AbstractLearner):
         copies = self._copies(support_images)
         features = normalize(outputs(model, parameters, copies).features)
         regression = LogisticRegression(C=self.penalty, max_iter=MAX_ITERATIONS)
-        regression.fit(_numpy(features), support_labels.repeat(len(copies) // len(support_images)).cpu().numpy())
+        labels = support_labels.repeat(len(copies) // len(support_images)).cpu().numpy()
+        with _blas().limit(limits=1):  # on a handful of rows more threads only wait for each other
+            regression.fit(_numpy(features), labels)
         # for two classes scikit-learn keeps one row of coefficients, the logit of the second class against the first
         coefficients = torch.from_numpy(regression.coef_).to(features)
         intercepts = torch.from_numpy(regression.intercept_).to(features)
@@ -85,6 +89,11 @@ class Rfs(AbstractLearner):
             return images
         generator = torch.Generator().manual_seed(child_seed(0, "rfs", "augment"))
         return torch.cat([crop_and_flip(images, generator, alike=True) for _ in range(self.n_copies)])
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _numpy(features: Tensor) -> Any:

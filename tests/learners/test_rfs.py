@@ -1,6 +1,7 @@
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 from torch.nn.functional import normalize
 
 from metantk_nas.learners.augment import crop_and_flip
@@ -75,3 +76,23 @@ def test_image_batches_pair_images_with_their_labels() -> None:
     batch = ImageBatches(dataset, batch_size=7, seed=3)(2)
     for image, label in zip(batch.query_images, batch.query_labels, strict=True):
         assert any(torch.equal(image, own) for own in dataset.to_tensor(dataset.base.images[label]))
+
+
+def test_the_regression_has_one_thread_and_others_have_theirs_back(monkeypatch):
+    def blas_threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    fit, seen = LogisticRegression.fit, []
+
+    def watched(self, *given):
+        seen.extend(blas_threads())
+        return fit(self, *given)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    before = blas_threads()
+    learner = Rfs()
+    model, episode = make_model(learner), episodes("novel")(0)
+    predict(learner, model, episode)
+    assert seen == [1] * len(before)
+    assert before
+    assert blas_threads() == before
