@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from stock import with_pytorchs_layers
 from timing import interleaved, machine, matmul_rate, settings_of
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -30,6 +31,8 @@ from metantk_nas.spaces.space import Space
 from metantk_nas.spaces.subspace import Architecture
 
 N_OUTPUTS = 5
+OURS = ("forward", "forward + backward", "ours")
+"""What runs with our layers."""
 
 
 class Alone(nn.Module):
@@ -144,6 +147,7 @@ def compare(space: Space, architecture: Architecture, device: torch.device, *, r
         "one backward a row": partial(one_by_one, model, parameters, images),
     }
     methods |= opacus_pass(space, architecture, images.contiguous())
+    methods |= {name: with_pytorchs_layers(run) for name, run in methods.items() if name not in OURS}
     check_agreement(methods)
     seconds = interleaved(methods, repeats, device)
     macs = CostModel(space, n_outputs=N_OUTPUTS, in_channels=3, image_size=32)(architecture).macs

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from kernel import ours, prepare
+from stock import with_pytorchs_layers
 from timing import interleaved, machine, settings_of
 from torch import Tensor, nn
 
@@ -50,13 +51,15 @@ def time_kernels(space: Space, asked: list[Architecture], images: Tensor, turns:
     """Seconds of one kernel, by network and method."""
     methods = {}
     for name, architecture in (("un-pruned", asked[0]), ("one less", asked[len(asked) // 2])):
+        own, _ = prepare(space, architecture, images.device, stock=False)
         model, weights = prepare(space, architecture, images.device)
-        parameters = list(weights.values())
-        error = (backward_per_row(model, parameters, images) - ours(model, images)).norm() / ours(model, images).norm()
+        per_row = with_pytorchs_layers(partial(backward_per_row, model, list(weights.values()), images))
+        expected = ours(own, images)
+        error = (per_row() - expected).norm() / expected.norm()
         if error > 1e-4:
             raise SystemExit(f"{name}: the methods give different kernels, relative error {error:.1e}")
-        methods[f"{name}, ours"] = partial(ours, model, images)
-        methods[f"{name}, backward per row"] = partial(backward_per_row, model, parameters, images)
+        methods[f"{name}, ours"] = partial(ours, own, images)
+        methods[f"{name}, backward per row"] = per_row
     return interleaved(methods, turns, images.device)
 
 

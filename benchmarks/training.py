@@ -11,20 +11,17 @@ processor time on a CPU, summed over the networks.
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from unittest import mock
 
 import torch
+from stock import pytorchs_layers
 from timing import interleaved, machine, settings_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metantk_nas.depthwise import Depthwise
 from metantk_nas.networks.build import build_network, resize
-from metantk_nas.networks.ops import AveragePool
 from metantk_nas.searchers.base import SearchProblem
 from metantk_nas.searchers.random import distinct_draws
 from metantk_nas.spaces.load import load_space
@@ -33,25 +30,6 @@ from metantk_nas.spaces.space import Space
 N_CLASSES = 64
 SPACES = {"nas_bench_201": (16, 3), "darts_fewshot": (16, 5), "darts": (16, 8)}
 """Channels and cells."""
-
-
-@contextmanager
-def pytorchs_layers() -> Iterator[None]:
-    """Put PyTorch's layers in the places of ours."""
-
-    def padded(images: Tensor) -> tuple[Tensor, Tensor]:
-        return images[:, :, ::2, ::2], functional.pad(images, (0, 1, 0, 1))[:, :, 1::2, 1::2]
-
-    def pool(self: AveragePool, images: Tensor) -> Tensor:
-        return functional.avg_pool2d(images, 3, self.stride, padding=1, count_include_pad=False)
-
-    with ExitStack() as stack:
-        for module in ("cell", "network", "ops"):
-            stack.enter_context(mock.patch(f"metantk_nas.networks.{module}.dense_gradient", lambda images: images))
-        stack.enter_context(mock.patch("metantk_nas.networks.ops.pixel_grids", padded))
-        stack.enter_context(mock.patch.object(AveragePool, "forward", pool))
-        stack.enter_context(mock.patch.object(Depthwise, "forward", nn.Conv2d.forward))
-        yield
 
 
 def step(model: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
