@@ -5,6 +5,7 @@ any moment: it is started again, and its job is done again.
 """
 
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -229,6 +230,7 @@ def _serve(recipe: Recipe[Any, Any], n_threads: int, connection: Connection) -> 
     import torch  # noqa: PLC0415 - see above
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(n_threads)
     work = cache(recipe)
     while True:
@@ -237,6 +239,14 @@ def _serve(recipe: Recipe[Any, Any], n_threads: int, connection: Connection) -> 
         except (EOFError, OSError):
             return
         connection.send(answer_or_error(work, job))
+
+
+def _follow_parent() -> None:
+    """End this process with the one that started it, in the middle of a job that nobody waits for any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 - a worker has one
+    parent.join()
+    os._exit(1)
 
 
 def answer_or_error(work: Recipe[Any, Any], job: Any) -> Any:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -166,3 +167,32 @@ def group_ends(group: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def sleeper():
+    return lambda _: time.sleep(300)
+
+
+def begin_to_sleep():
+    crew = SpawnedCrew([sleeper, sleeper], lambda note: None)
+    crew.begin(TASK)
+    crew.begin(TASK)
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    crew.finish()
+
+
+def test_workers_end_in_the_middle_of_a_job_with_whoever_started_them():
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import begin_to_sleep; begin_to_sleep()"],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process.stdout as told:
+        assert told.readline() == "begun\n"
+    time.sleep(5)  # they import PyTorch, and fall asleep
+    process.kill()
+    process.wait()
+    assert group_ends(process.pid)
