@@ -67,6 +67,10 @@ class Metric:
     unit: str = ""
 
 
+Combine = Literal["rank_sum", "dense_rank_sum", "log_rank_sum"]
+"""How ranks are added up, see `RankRule`."""
+
+
 @dataclass(frozen=True)
 class RankRule:
     """How a ranking is made: the metrics whose ranks are combined, best (smallest) sum first.
@@ -81,7 +85,7 @@ class RankRule:
 
     name: str
     metrics: tuple[Metric, ...]
-    combine: Literal["rank_sum", "dense_rank_sum", "log_rank_sum"] = "rank_sum"
+    combine: Combine = "rank_sum"
 
     @property
     def parts(self) -> str:
