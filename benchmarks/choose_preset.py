@@ -13,7 +13,7 @@ Columns that are not common to all truths are left out. A truth of shares (0 …
 All combinations of up to --max-parts columns (each metric at most once, whichever its run or direction) are compared by
 Kendall's τ. On the first half of every division the one with the fewest parts within a standard error of the highest is
 chosen; the second half says what it is worth, beside params, macs, naswot, synflow and zen_score (baselines, to be
-beaten), condition_number, metantk, metantk-nas and every --candidate. `~trace` is the trace against its direction.
+beaten), condition_number, the ranking presets and every --candidate. `~trace` is the trace against its direction.
 
 Files in --out: summary.txt; held_out.csv (means over divisions), splits.csv and chosen.csv (every division),
 combinations.csv and parts.csv (how often chosen), all_cells.csv (the highest on all cells, with bootstrap intervals; of
@@ -38,12 +38,12 @@ from metantk_nas.bench.truth import Truth, read_truth
 from metantk_nas.bench.validate import CHOSEN, Validation, on_all_cells, summarize, validate
 from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
 from metantk_nas.results import read_json, write_text
-from metantk_nas.scorers.registry import OPPOSITE, PRESETS, rank_rule
+from metantk_nas.scorers.registry import OPPOSITE, PRESETS, asked_for, rank_rule
 from metantk_nas.spaces.load import load_space
 from metantk_nas.types import RankRule
 
 BASELINES = (*SIZES, "naswot", "synflow", "zen_score")
-REFERENCES = ("condition_number", "metantk", "metantk-nas")
+REFERENCES = ("condition_number", *PRESETS)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def read_cells(
 def make_rule(text: str, directions: Mapping[str, bool], form: Form) -> RankRule:
     """Make a rule of column names; a preset has its own form."""
     if text in PRESETS:
-        names, form = [metric.name for metric in PRESETS[text].metrics], PRESETS[text].combine
+        names, form = [asked_for(metric) for metric in PRESETS[text].metrics], PRESETS[text].combine
     else:
         names = [name.strip() for name in text.split(",")]
     return RankRule(text, tuple(make_part(name, directions) for name in names), form)
@@ -131,12 +131,13 @@ def fixed_rules(names: Sequence[str], directions: Mapping[str, bool]) -> dict[st
     rules: dict[tuple[str, ...], RankRule] = {}
     for name in names:
         rule = rank_rule(name)
+        signs = [asked_for(metric).removesuffix(metric.name) for metric in rule.metrics]
         for label in labels:
             own = {metric.name: f"{label}/{metric.name}" for metric in rule.metrics}
             columns = tuple(own[each] if own[each] in directions else each for each in own)
             if all(column in directions for column in columns):
                 title = f"{label}/{name}" if set(columns) & set(own.values()) else name
-                metrics = tuple(make_part(column, directions) for column in columns)
+                metrics = tuple(make_part(sign + each, directions) for sign, each in zip(signs, columns, strict=True))
                 rules.setdefault((name, *columns), RankRule(title, metrics, rule.combine))
     return {rule.name: rule for rule in rules.values()}
 

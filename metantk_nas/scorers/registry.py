@@ -91,6 +91,11 @@ def _directed(part: str) -> Metric:
     return replace(metric, higher_is_better=not metric.higher_is_better) if part.startswith(OPPOSITE) else metric
 
 
+def asked_for(metric: Metric) -> str:
+    """Return how a part of a rule is asked for: its name, after ``~`` where it counts against its direction."""
+    return metric.name if metric.higher_is_better == METRICS[metric.name].higher_is_better else OPPOSITE + metric.name
+
+
 def _rule(name: str, *parts: str, combine: Combine = "rank_sum") -> RankRule:
     return RankRule(name, tuple(_directed(part) for part in parts), combine)
 

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 
 from metantk_nas.results import make_ranking, write_json
 from metantk_nas.rng import python_generator
-from metantk_nas.scorers.registry import PRESETS
+from metantk_nas.scorers.registry import METRICS, PRESETS
 from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
 from metantk_nas.store import Candidate, ScoreStore
@@ -24,14 +25,20 @@ Choose = Callable[..., Path]
 
 
 @pytest.fixture
-def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
-    """Runs the script; gives the folder that it wrote."""
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("choose_preset", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "choose_preset", script)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "choose_preset", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def choose(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
+    """Runs the script; gives the folder that it wrote."""
 
     def run(*words: str) -> Path:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words, "--out", str(tmp_path / "out")])
@@ -93,6 +100,20 @@ def test_the_better_of_two_settings_is_chosen_and_everything_is_written(
     assert sorted(path.stem for path in out.iterdir()) == sorted(
         ["summary", "held_out", "splits", "chosen", "combinations", "parts", "all_cells", "stability"]
     )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_measured_in_their_own_directions(script: ModuleType, name: str) -> None:
+    directions = {metric: METRICS[metric].higher_is_better for metric in METRICS if metric in ("params", "macs")}
+    directions |= {f"anil/{metric}": known.higher_is_better for metric, known in METRICS.items()}
+    parts = [(f"anil/{metric.name}", metric.higher_is_better) for metric in PRESETS[name].metrics]
+    signed = [("~" * (METRICS[column[5:]].higher_is_better != higher) + column, higher) for column, higher in parts]
+    for rule in (
+        script.make_rule(name, directions, "log_rank_sum"),
+        script.fixed_rules([name], directions)[f"anil/{name}"],
+    ):
+        assert [(metric.name, metric.higher_is_better) for metric in rule.metrics] == signed
+        assert rule.combine == PRESETS[name].combine
 
 
 def test_a_truth_goes_with_the_space_that_can_read_it(cells: Space, choose: Choose, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from metantk_nas.errors import UsageError
 from metantk_nas.ordering import combine
-from metantk_nas.scorers.registry import METRICS, PRESETS, SCORERS, make_scorers, rank_rule
+from metantk_nas.scorers.registry import METRICS, PRESETS, SCORERS, asked_for, make_scorers, rank_rule
 from tests.contracts.scorer import make_setup
 
 
@@ -67,6 +67,7 @@ def test_a_part_against_its_direction_ranks_the_other_way_round() -> None:
     assert rank_rule("metantk").parts == "condition_number ↓ + trace ↑"
     assert rank_rule("few-shot").parts == "condition_number ↓ + trace ↓ + naswot ↑ + n_linear_regions ↑ + synflow ↑"
     values = np.array([[[3.0, 3.0, 3.0]], [[2.0, 1.0, 9.0]]])
+    assert [asked_for(metric) for metric in rule.metrics] == ["condition_number", "~trace"]
     assert combine(values, rule).argsort().tolist() == [[1, 0, 2]]
     assert combine(values, rank_rule("metantk")).argsort().tolist() == [[2, 0, 1]]
 
