@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from metantk_nas.cli.app import app
 from metantk_nas.errors import UsageError
+from metantk_nas.scorers.registry import PRESETS
 from tests.small_search import SMALL, command
 
 
@@ -114,6 +115,18 @@ def test_search_prints_the_best_and_where_everything_is(tmp_path):
     assert str(out / "ranking.csv") in done.stdout.replace("\n", "")
     assert str(out / "report.html") in done.stdout.replace("\n", "")
     assert run("report", out).exit_code == 0
+
+
+@pytest.mark.parametrize(("columns", "shown"), [("80", 3), ("110", 4), ("200", 5)])
+def test_a_narrow_terminal_shows_fewer_metrics_and_all_of_each(columns, shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    done = run("search", *flags(out=tmp_path / "run", budget=4), "--rank-by", "few-shot")
+    (heading,) = (line for line in done.stdout.splitlines() if "condition_number" in line)
+    names = [name.strip() for name in heading.strip("┃").split("┃")]
+    rule = [metric.name for metric in PRESETS["few-shot"].metrics]
+    assert names[: 1 + shown] == ["rank", *rule[:shown]]
+    assert "params" in names
+    assert "arch" in names
 
 
 def test_the_pareto_front_is_printed_and_is_in_the_json(tmp_path):
