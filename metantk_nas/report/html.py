@@ -21,6 +21,7 @@ from metantk_nas.report.words import (
     duration,
     entries,
     fixed,
+    listing,
     metric_name,
     metric_note,
     number,
@@ -264,7 +265,7 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
     spec = spec if isinstance(spec, Mapping) else {}
     task = f" for {spec['n_way']}‑way {spec['n_shot']}‑shot learning" if {"n_way", "n_shot"} <= spec.keys() else ""
     data = f" on {spec['data']}" if "data" in spec else ""
-    metrics = " and ".join(metric_name(name) for name in _metric_columns(ranking, manifest))
+    metrics = listing([metric_name(name) for name in _metric_columns(ranking, manifest)])
     n_failed, n_screened = int(_failed(ranking).sum()), int((ranking["status"] == SCREENED_OUT).sum())
     ranked = "1 architecture" if len(ranking) == 1 else f"{len(ranking):,} architectures"
     functions = f" ({ranking['key'].nunique():,} different functions) were" if len(ranking) > 1 else " was"

@@ -91,7 +91,7 @@ def draw_plots(tables: Tables) -> list[Plot]:
 
 def draw_condition_number_and_trace(tables: Tables, theme: Theme) -> Figure | None:
     """Scatter of the two spectral metrics of the kernel."""
-    labels = ("condition number  (lower is better)", "trace  (higher is better)")
+    labels = ("condition number", "trace")  # which way is better, the table says: that is up to the ranking rule
     return _scatter(tables, theme, ("condition_number", "trace"), labels)
 
 

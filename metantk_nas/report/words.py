@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MISSING = "–"
@@ -84,6 +84,11 @@ def fixed(value: float) -> str:
 def metric_name(column: str) -> str:
     """Column name as words."""
     return METRIC_NAMES.get(column, column.replace("_", " "))
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def metric_note(column: str, manifest: Mapping[str, Any]) -> Note:

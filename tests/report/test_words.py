@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from metantk_nas.report.words import count, duration, flatten, metric_note, number, percent
+from metantk_nas.report.words import count, duration, flatten, listing, metric_note, number, percent
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,10 @@ def test_a_manifest_becomes_rows_of_dotted_names() -> None:
     content = {"spec": {"n_way": 5, "list": [{"name": "x"}, 2]}, "none": {}, "text": "a b"}
     rows = [("spec.n_way", "5"), ("spec.list.0.name", "x"), ("spec.list.1", "2"), ("none", "{}"), ("text", "a b")]
     assert list(flatten(content)) == rows
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_are_listed_as_in_a_sentence(names: list[str], text: str) -> None:
+    assert listing(names) == text
