@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from metantk_nas.depthwise import Depthwise
 from metantk_nas.errors import UsageError
 from metantk_nas.kernels.per_sample import BIAS_RULES, NORM_RULES, WEIGHT_RULES, Rule
 from metantk_nas.kernels.precision import exact_float32, outer_product
@@ -85,7 +86,7 @@ def layerwise_grams(
     total = torch.zeros(shape, dtype=torch.float64, device=rows.device)
     grams = Grams(total, torch.zeros_like(total))
     tape = _Tape(grams, head, users or {}, parameters or ParameterChoice())
-    with torch.enable_grad(), exact_float32(), _frozen(network), tape.recording(network):
+    with torch.enable_grad(), exact_float32(), _frozen_depthwise(network), tape.recording(network):
         logits = forward(rows.detach())
         tape.check_sources()
         targets = [logits.sum()] if output_reduction == "sum" else [column.sum() for column in logits.unbind(1)]
@@ -179,16 +180,21 @@ class _Tape:
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Let weights ask for no gradient: the backward pass ends at the layers' outputs, and what follows is ours."""
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+def _frozen_depthwise(network: nn.Module) -> Iterator[None]:
+    """Let weights of depthwise convolutions ask for no gradient.
+
+    The backward pass ends at the layers' outputs, and PyTorch's layers compute no more. A function of one's own is told
+    what could be asked for, not what is, and would compute gradients that nobody wants.
+    """
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, Depthwise)]
+    learning = [weight for weight in weights if weight.requires_grad]
     try:
-        for parameter in learning:
-            parameter.requires_grad_(False)
+        for weight in learning:
+            weight.requires_grad_(False)
         yield
     finally:
-        for parameter in learning:
-            parameter.requires_grad_()
+        for weight in learning:
+            weight.requires_grad_()
 
 
 def check_rows_independent(network: nn.Module) -> None:

@@ -2,6 +2,7 @@ import copy
 import gc
 import weakref
 from typing import Any, Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from metantk_nas.depthwise import Depthwise, weight_gradient
 from metantk_nas.errors import UsageError
 from metantk_nas.kernels import gram
 from metantk_nas.kernels.gram import Grams, ParameterChoice, layerwise_grams, ntk
@@ -266,12 +268,15 @@ def test_a_layer_that_runs_twice_is_refused() -> None:
         ntk(nn.Sequential(layer, layer), torch.ones(2, 2), head=layer)
 
 
-def test_weights_ask_for_no_gradient_meanwhile_and_do_afterwards() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    network[1].weight.requires_grad_(False)
+def test_weight_gradients_of_depthwise_convolutions_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), Depthwise(2, 3), Depthwise(2, 3), nn.Flatten(), nn.Linear(18, 2))
+    network[2].weight.requires_grad_(False)
     before = [parameter.requires_grad for parameter in network.parameters()]
-    asked: list[bool] = []
-    network[2].register_forward_hook(lambda *_: asked.extend(each.requires_grad for each in network.parameters()))
-    ntk(network, torch.randn(3, 2, 2), head=network[3])
-    assert asked == [False] * 4
+    computed = Mock(side_effect=weight_gradient)
+    monkeypatch.setattr("metantk_nas.depthwise.weight_gradient", computed)
+    rows = torch.randn(3, 1, 5, 5)
+    ntk(network, rows, head=network[4])
+    assert not computed.called
     assert [parameter.requires_grad for parameter in network.parameters()] == before
+    torch.autograd.grad(network(rows).sum(), network[1].weight)
+    assert computed.called
