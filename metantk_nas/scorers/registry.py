@@ -132,7 +132,7 @@ def rank_rule(text: str) -> RankRule:
             raise METRICS.not_found(kind, name, also=() if in_list else PRESETS)
     if len(set(names)) < len(names):
         raise UsageError(f"--rank-by {text!r} names a metric twice; expected each metric once.")
-    return RankRule(text, tuple(_directed(part) for part in parts))
+    return _rule(text, *parts)
 
 
 def preset_rule(name: str) -> RankRule:
