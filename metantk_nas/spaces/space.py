@@ -117,6 +117,7 @@ class Space:
         if self.output not in ("concat", "last"):
             raise SpaceError(f"output is {brief(self.output)}; expected 'concat' or 'last'.")
         self._check_ops()
+        self._check_stack()
 
     def _check_cell_types(self) -> None:
         if self.cell_types == ("normal", "reduce"):
@@ -134,6 +135,16 @@ class Space:
                 raise unknown_name("operation", op, OPS, SpaceError)
         if not self.ops or len(set(self.ops)) < len(self.ops):
             raise SpaceError(f"ops are {brief(list(self.ops))}; expected at least one operation and each of them once.")
+
+    def _check_stack(self) -> None:
+        """Refuse a stack without cells of a type, since a genotype's half would not matter."""
+        n_reduce, n_cells = len(self.skeleton.reduce_at), self.skeleton.n_cells
+        if len(self.cell_types) == 2 and n_reduce in (0, n_cells):
+            missing = "reduce" if n_reduce == 0 else "normal"
+            raise SpaceError(
+                f"n_cells = {n_cells}, of which {n_reduce} reduce: there is no {missing} cell, so half of every "
+                f"genotype would not matter; use {'at least one reduction' if n_reduce == 0 else 'more cells'}."
+            )
 
     @property
     def concat(self) -> tuple[int, ...]:

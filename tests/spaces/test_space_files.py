@@ -70,6 +70,8 @@ def test_all_edges_and_residual_reductions_can_be_asked_for(my_space_file: Path)
         ('["1/2"]', '["3/2"]', r"reduce_at is \[3/2\]; expected ascending fractions in \[0, 1\)"),
         ('["1/2"]', '["2/3", "1/3"]', r"reduce_at is \[2/3, 1/3\]; expected ascending"),
         ('["1/2"]', '["1/3", "2/5"]', "n_cells = 4 is too few"),
+        ('["1/2"]', "[]", "n_cells = 4, of which 0 reduce: there is no reduce cell, .*at least one reduction"),
+        ('n_cells = 4\nreduce_at = ["1/2"]', 'n_cells = 1\nreduce_at = ["1/2"]', "there is no normal cell.*more cells"),
         ("[skeleton]", "[cell.skeleton]", "space lacks skeleton"),
         ('name = "mine"', 'name = "mine"\ncell = 3', "not valid TOML"),
         ('name = "mine"', f"name = {'[' * 10_000}", "not valid TOML"),
