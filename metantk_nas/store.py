@@ -66,8 +66,8 @@ class Candidate:
         arch: text of the architecture as it was asked.
         key: its canonical key; candidates that compute the same function share it.
         representative: text of the member of the key that is scored.
-        params: trainable parameters.
-        macs: multiply-accumulate operations for one image.
+        params: trainable parameters that reach the output.
+        macs: multiply-accumulate operations for one image, of what reaches the output.
         is_genotype: whether it is finished; subspaces are scored, but never ranked.
     """
 

@@ -272,7 +272,7 @@ def _with_sizes(joined: pd.DataFrame, known: pd.DataFrame, space: Space) -> pd.D
             "columns params and macs."
         )
     model = CostModel(space, n_outputs=10, in_channels=3, image_size=32)
-    costs = [model(space.parse(arch)) for arch in known["arch"]]
+    costs = [model.live(space.parse(arch)) for arch in known["arch"]]
     for size in lacking:
         joined[size] = np.array([getattr(cost, size) for cost in costs], dtype=float)
     return joined

@@ -340,7 +340,7 @@ def _earlier_training(out: Path) -> dict[str, Any]:
 
 
 def _candidate(bench: Workbench, architecture: Architecture, position: int) -> Candidate:
-    space, cost = bench.space, bench.cost(architecture)
+    space, cost = bench.space, bench.cost.live(architecture)
     scored = space.representative(architecture) if isinstance(architecture, Genotype) else architecture
     return Candidate(
         position,

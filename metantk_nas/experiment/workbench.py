@@ -179,7 +179,7 @@ class Workbench:
         """Whether an architecture keeps to the limits; asked before anything is computed."""
         spec = self.spec
         if spec.max_params is not None or spec.max_macs is not None:
-            cost = self.cost(genotype)
+            cost = self.cost.live(genotype)
             limits = ((cost.params, spec.max_params), (cost.macs, spec.max_macs))
             if any(limit is not None and size > limit for size, limit in limits):
                 return False

@@ -75,7 +75,7 @@ class ArchitectureScorer:
             GenotypeError: it is no architecture of the space.
         """
         genotype = self._read(architecture)
-        cost = self._bench.cost(genotype)
+        cost = self._bench.cost.live(genotype)
         latency = self._bench.latencies.columns(genotype) if self.spec.wants_latency else {}
         return {"params": cost.params, "macs": cost.macs, **latency}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metantk_nas.networks.network import CellNetwork, all_choices, route
+from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 from metantk_nas.spaces.subspace import Architecture
 
@@ -62,6 +63,14 @@ class CostModel:
             for choice in architecture.choices(cell_type):
                 cost += self._tables[cell_type, *choice]
         return cost
+
+    def live(self, architecture: Architecture) -> Cost:
+        """Cost of what reaches the output: of a genotype the cost of the member of its key that is scored.
+
+        So genotypes of one function have one size, and weights that nothing depends on make nobody larger.
+        """
+        alone = self.space.representative(architecture) if isinstance(architecture, Genotype) else architecture
+        return self(alone)
 
     @cached_property
     def _tables(self) -> dict[tuple[str, int, int, str] | None, Cost]:

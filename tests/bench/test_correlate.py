@@ -142,7 +142,7 @@ def test_params_and_macs_are_counted_where_no_file_has_them(cells, archs, truth,
     correlation = correlate(truth, [read_scores(path, cells)], cells, n_resamples=FEW)
     cost = CostModel(cells, n_outputs=10, in_channels=3, image_size=32)
     for key, row in correlation.scores.iterrows():
-        counted = cost(cells.parse(correlation.compared.loc[key, "arch"]))
+        counted = cost.live(cells.parse(correlation.compared.loc[key, "arch"]))
         assert (row["params"], row["macs"]) == (counted.params, counted.macs)
     sized = Truth(truth.name, truth.column, truth.rows.assign(params=7.0, macs=range(N)))
     measured = correlate(sized, [read_scores(path, cells)], cells, n_resamples=FEW)

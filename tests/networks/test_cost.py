@@ -97,3 +97,29 @@ def test_none_is_free_and_a_foreign_operation_is_no_none() -> None:
     foreign = Genotype((("cell", ((("sep_conv_3x3", 0),), (), ())),))
     with pytest.raises(KeyError, match="sep_conv_3x3"):
         cost(foreign)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_live_gets_a_gradient(seed: int) -> None:
+    space = small("nas_bench_201")
+    genotype = next(found for found in draw(space, 100, seed) if space.is_connected(found))
+    model = CostModel(space, n_outputs=3, in_channels=3, image_size=8)
+    network = build_network(genotype, space, n_outputs=3, in_channels=3, seed=0)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    network(images).square().sum().backward()
+    weights = [each for each in network.parameters() if each.ndim > 1]
+    reached = [each.numel() for each in weights if each.grad is not None and each.grad.any()]
+    alone = build_network(space.representative(genotype), space, n_outputs=3, in_channels=3, seed=0)
+    assert sum(each.numel() for each in alone.parameters() if each.ndim > 1) == sum(reached)
+    assert model.live(genotype).params == sum(each.numel() for each in alone.parameters()) <= model(genotype).params
+
+
+def test_genotypes_of_one_function_have_one_live_cost() -> None:
+    space = small("nas_bench_201")
+    model = CostModel(space, n_outputs=3, in_channels=3, image_size=8)
+    dead = "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+    alive = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+    assert model.live(space.parse(dead)) == model.live(space.parse(alive))
+    assert model.live(space.parse(dead)).params == model(space.parse(alive)).params
+    assert model(space.parse(dead)).params > model(space.parse(alive)).params
+    assert model.live(space.subspace()) == model(space.subspace())
