@@ -119,9 +119,9 @@ def read_cells(
 def make_rule(text: str, directions: Mapping[str, bool], form: Form) -> RankRule:
     """Make a rule of column names; a preset has its own form."""
     if text in PRESETS:
-        names, form = [asked_for(metric) for metric in PRESETS[text].metrics], PRESETS[text].combine
-    else:
-        names = [name.strip() for name in text.split(",")]
+        names = [asked_for(metric) for metric in PRESETS[text].metrics]
+        return replace(PRESETS[text], metrics=tuple(make_part(name, directions) for name in names))
+    names = [name.strip() for name in text.split(",")]
     return RankRule(text, tuple(make_part(name, directions) for name in names), form)
 
 
@@ -138,7 +138,7 @@ def fixed_rules(names: Sequence[str], directions: Mapping[str, bool]) -> dict[st
             if all(column in directions for column in columns):
                 title = f"{label}/{name}" if set(columns) & set(own.values()) else name
                 metrics = tuple(make_part(sign + each, directions) for sign, each in zip(signs, columns, strict=True))
-                rules.setdefault((name, *columns), RankRule(title, metrics, rule.combine))
+                rules.setdefault((name, *columns), replace(rule, name=title, metrics=metrics))
     return {rule.name: rule for rule in rules.values()}
 
 

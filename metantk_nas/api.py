@@ -23,6 +23,9 @@ from metantk_nas.experiment.workers import Note
 from metantk_nas.networks.own import Factory
 from metantk_nas.results import Ranking, write_json
 
+_BESIDE_MODULES = {"rank_by": "few-shot-module"}
+"""The default rule has parts that only networks of cells have."""
+
 
 def search(
     *,
@@ -71,7 +74,8 @@ def score(
     Args:
         archs: architecture texts of the space.
         modules: modules of one's own to rank beside them, by name: factories or modules. What is done to them first
-            stands in `metantk_nas.networks.own.OwnModule`; their scores are not kept.
+            stands in `metantk_nas.networks.own.OwnModule`; their scores are not kept. With modules the ranking is by
+            ``few-shot-module`` unless ``rank_by`` says otherwise.
         out: directory that keeps the scores; nothing is kept where None.
         command: as in `search`.
         progress: as in `search`.
@@ -82,7 +86,7 @@ def score(
         GenotypeError: a text is not an architecture of the space.
         UsageError: a module cannot be scored; names the layer, or the metric.
     """
-    spec = _spec(SearchSpec, settings)
+    spec = _spec(SearchSpec, {**(_BESIDE_MODULES if modules else {}), **settings})
     with TemporaryDirectory() as folder:
         run = Path(out) if out is not None else Path(folder) / "scores"
         if not modules:
@@ -116,7 +120,7 @@ def score_module(
     Raises:
         UsageError: the module cannot be scored; names the layer, or the metric.
     """
-    spec = _spec(SearchSpec, settings)
+    spec = _spec(SearchSpec, {**_BESIDE_MODULES, **settings})
     bench = Workbench.of(spec)
     if dataset is not None:
         bench = replace(bench, dataset=dataset)

@@ -32,9 +32,13 @@ def average(values: Array, metrics: Sequence[Metric]) -> Array:
 
 
 def combine(values: Array, rule: RankRule) -> Array:
-    """Combine metric ranks into scores, ``(metric, draw, candidate)`` to ``(draw, candidate)``; lower is better."""
-    combined: Array = part_ranks(values, rule).sum(axis=0).round(SCORE_DECIMALS)
-    return combined
+    """Combine metric ranks into scores, ``(metric, draw, candidate)`` to ``(draw, candidate)``; lower is better.
+
+    Sums of ranks are multiples of one half, so a tie-breaker's ranks add less than one half.
+    """
+    ranks = part_ranks(values, rule)
+    combined: Array = ranks[: len(rule.summed)].sum(axis=0).round(SCORE_DECIMALS)
+    return combined + (ranks[-1] - 1) / (2 * ranks.shape[-1]) if rule.breaks_ties else combined
 
 
 def part_ranks(values: Array, rule: RankRule) -> Array:

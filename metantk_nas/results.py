@@ -15,6 +15,8 @@ The order, exactly:
    anything; being first everywhere gives 0. **Lower is better.**
 4. ``rank`` is 1 + the number of candidates with a lower score, so members of one key share it and the next rank skips
    (1, 1, 1, 4). Rows of one rank follow in the order of key and text.
+5. Where the rule has a metric that breaks ties, (r − 1) / (2m) of its rank r is added to a sum of ranks: less than the
+   one half by which sums differ.
 
 With objectives there is also ``pareto``, the number of the Pareto front among all candidates whose status is ``"ok"``
 and that have a value of every objective: nobody is better than front 1 in one objective and as good in all others.
@@ -48,6 +50,8 @@ MAX_COLUMNS, MAX_HEAD = 1_000, 1_000_000
 """Of a CSV file; bytes in which its names are counted."""
 SCREENED_OUT = "screened_out"
 """Status of a candidate that a first look kept from being scored."""
+_NO_SIGNAL = "no_signal"
+"""Status of a network whose output does not depend on its input."""
 _HEAD = ("rank", "arch", "key", "status", "reason", "score", "rank_low", "rank_high")
 _TAIL = ("params", "macs", "seconds", "seed")
 _TEXT = ("arch", "key", "status", "reason")
@@ -62,7 +66,8 @@ NO_METRICS: Mapping[str, Metric] = {}
 def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
     """Gather scores: one row per key and repeat, one column per metric, NaN where a metric was not measured.
 
-    ``status`` and ``reason`` are those of the first scorer that found trouble. A scorer that reports ``"ok"`` with a
+    ``status`` and ``reason`` are those of the first scorer that found trouble, or of the first that found no signal,
+    since that explains the trouble of others. A scorer that reports ``"ok"`` with a
     value that is not finite gets the status ``"not_finite"``. ``seconds`` adds up over scorers.
 
     Returns:
@@ -82,8 +87,9 @@ def repeat_table(scores: Iterable[Score]) -> pd.DataFrame:
             )
         row.update(values)
         row["seconds"] += score.seconds
-        if row["status"] == "ok":
-            row["status"], row["reason"] = _status(score, values)
+        status, reason = _status(score, values)
+        if row["status"] == "ok" or (status == _NO_SIGNAL and row["status"] != _NO_SIGNAL):
+            row["status"], row["reason"] = status, reason
     index = pd.MultiIndex.from_tuples(rows, names=["key", "repeat"])
     columns = dict.fromkeys(["status", "reason", "seconds", *(name for row in rows.values() for name in row)])
     table = pd.DataFrame(list(rows.values()), index=index, columns=list(columns))

@@ -81,16 +81,40 @@ class RankRule:
         combine: ``"rank_sum"`` adds ranks, ties sharing their mean; ``"dense_rank_sum"`` adds ranks that ties share
             without leaving a gap (1, 1, 2); ``"log_rank_sum"`` adds ``−ln((m + 1 − rank)/m)`` over m candidates, so
             that a bad rank in one part weighs more than a good rank in another.
+        breaks_ties: the last metric is no part of the sum; it orders candidates whose sums of ranks are equal.
+
+    Raises:
+        ValueError: ties are to be broken of logarithms, or of a sum of nothing.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     combine: Combine = "rank_sum"
+    breaks_ties: bool = False
+
+    def __post_init__(self) -> None:
+        if self.breaks_ties and (self.combine == "log_rank_sum" or len(self.metrics) < 2):
+            raise ValueError(f"rule {self.name!r}: only sums of ranks of at least one metric have ties to break")
+
+    @property
+    def tie_breaker(self) -> Metric | None:
+        """The metric that only breaks ties."""
+        return self.metrics[-1] if self.breaks_ties else None
+
+    @property
+    def summed(self) -> tuple[Metric, ...]:
+        """The metrics whose ranks are summed."""
+        return self.metrics[:-1] if self.breaks_ties else self.metrics
 
     @property
     def parts(self) -> str:
-        """The metrics and their directions here, such as ``condition_number ↓ + trace ↑``."""
-        return " + ".join(f"{metric.name} {'↑' if metric.higher_is_better else '↓'}" for metric in self.metrics)
+        """The metrics and their directions here, such as ``condition_number ↓ + naswot ↑, ties: trace ↑``."""
+        summed = " + ".join(map(_directed, self.summed))
+        return f"{summed}, ties: {_directed(self.tie_breaker)}" if self.tie_breaker else summed
+
+
+def _directed(metric: Metric) -> str:
+    return f"{metric.name} {'↑' if metric.higher_is_better else '↓'}"
 
 
 @dataclass(frozen=True)

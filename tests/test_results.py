@@ -175,6 +175,13 @@ def test_one_bad_repeat_spoils_the_status_and_the_first_reason_is_given() -> Non
     assert frame.loc["a", "trace"] == math.inf  # raw stays raw
 
 
+def test_no_signal_explains_the_trouble_of_others() -> None:
+    others = [Score("a", 0, name, {}, "singular", f"{name} is singular") for name in ("alpha", "omega")]
+    scores = [others[0], Score("a", 0, "kernel", {}, "no_signal", "no path"), others[1]]
+    found = aggregate(repeat_table(scores)).loc["a"]
+    assert (found["status"], found["reason"]) == ("no_signal", "repeat 0: no path")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_never_ok(value: float) -> None:
     frame = aggregate(repeat_table([make_score("a", 0, trace=1.0), make_score("a", 1, trace=value)]))
@@ -233,6 +240,24 @@ def test_more_members_of_a_key_do_not_reorder_the_others(
     crowd = rank(make_frame(keys), rule).drop_duplicates("key")
     assert crowd["key"].to_list() == alone["key"].to_list()
     np.testing.assert_array_equal(crowd["score"], alone["score"])
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3).map(float)] * 3), min_size=1, max_size=12))
+def test_a_tie_breaker_orders_those_whose_sums_are_equal_and_nobody_else(values: list[tuple[float, ...]]) -> None:
+    conditions, traces, params = map(list, zip(*values, strict=True))
+    frame = frame_of(conditions, traces).assign(params=params)
+    ranked = rank(frame, RankRule("ties", (CONDITION, TRACE, PARAMS), breaks_ties=True))
+    sums = rank(frame, RANK_SUM).set_index("arch")["score"]
+    pairs = [(sums[row["arch"]], -row["params"]) for _, row in ranked.iterrows()]
+    assert ranked["rank"].to_list() == [1 + sum(other < pair for other in pairs) for pair in pairs]
+    assert (ranked["score"] // 0.5 * 0.5).to_list() == [score for score, _ in pairs]
+
+
+def test_only_sums_of_ranks_have_ties_to_break() -> None:
+    with pytest.raises(ValueError, match="rule 'x'"):
+        RankRule("x", (CONDITION,), breaks_ties=True)
+    with pytest.raises(ValueError, match="rule 'x'"):
+        RankRule("x", (CONDITION, TRACE), "log_rank_sum", breaks_ties=True)
 
 
 def test_members_of_a_key_share_a_rank_and_the_next_rank_skips() -> None:

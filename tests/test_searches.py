@@ -97,6 +97,15 @@ def test_pruning_ranks_the_one_genotype_that_is_left_and_keeps_its_history(prune
         )
 
 
+def test_pruning_follows_the_default_rule_with_its_counted_part(space_file, tmp_path):
+    settings = {**TINY, "space": str(space_file), "searcher": "pruning", "repeats": 1}
+    ranking = metantk_nas.search(out=tmp_path / "run", **settings)
+    assert len(ranking.frame) == 1
+    changes = pd.read_csv(tmp_path / "run" / "pruning.csv").set_index("op")["params_change"]
+    assert (changes[["conv_3x3"]] < 0).all()
+    assert (changes[["skip_connect"]] <= 0).all()
+
+
 def test_changes_are_those_of_the_scores_in_the_store(pruned):
     first = pd.read_csv(pruned / "pruning.csv").iloc[0]
     query = "SELECT metric_values FROM candidate JOIN score USING (key) WHERE position < 2 ORDER BY position, repeat"

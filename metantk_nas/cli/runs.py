@@ -56,7 +56,7 @@ def search(
     searcher_settings: opt.SearcherSettings = None,
     budget: opt.Budget = None,
     fidelity: opt.FidelityText = "",
-    rank_by: opt.RankBy = "metantk",
+    rank_by: opt.RankBy = "few-shot",
     pareto: opt.Pareto = "",
     ranks: opt.Ranks = "",
     metrics: opt.Metrics = "",
@@ -114,6 +114,7 @@ def search(
 
 
 def score(
+    ctx: typer.Context,
     archs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -125,7 +126,8 @@ def score(
         typer.Option(
             metavar="PACKAGE:FACTORY",
             help="Also your own network, a class or function that returns an nn.Module. It is made comparable: batch "
-            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs. May be repeated.",
+            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs. May be repeated. The "
+            "ranking is then by few-shot-module: what any network has.",
             rich_help_panel=opt.WHAT,
         ),
     ] = None,
@@ -145,7 +147,7 @@ def score(
     inner_time: opt.InnerTime = math.inf,
     inner_reg: opt.InnerReg = 1e-3,
     output_reduction: opt.OutputReductionName = "sum",
-    rank_by: opt.RankBy = "metantk",
+    rank_by: opt.RankBy = "few-shot",
     ranks: opt.Ranks = "",
     metrics: opt.Metrics = "",
     latency_batch: opt.LatencyBatch = 1,
@@ -171,6 +173,8 @@ def score(
     from metantk_nas.experiment.spec import SearchSpec
 
     chosen = {name: given[name] for name in field_names(SearchSpec) if name in given}
+    if module and is_default(ctx, "rank_by"):
+        del chosen["rank_by"]
     chosen["modules"] = {text: load_factory(text) for text in module or []}
     texts = read_archs(archs or []) if archs or not module else []
     with progress_bars() as progress:

@@ -87,7 +87,8 @@ def print_ranking(ranking: "Ranking", title: str, metrics: Sequence[str] = ()) -
     rows = [{name: _cell(row[name]) for name in names} for row in rows_of(ranking)]
     widths = {name: max(len(text) for text in (name, *(row[name] for row in rows))) for name in names}
     wanted = widths.pop("arch")
-    for name in ("macs", "status", *reversed(rule[1:])):  # a narrow terminal shows less, the CSV all
+    further = [name for name in rule[1:] if name != "params"]
+    for name in ("macs", "status", *reversed(further)):  # a narrow terminal shows less, the CSV all
         if _room_beside(widths) < MIN_ARCH:
             widths.pop(name, None)
     widths["arch"] = max(MIN_ARCH, min(wanted, _room_beside(widths)))

@@ -143,7 +143,7 @@ def _check(bench: Workbench, own: OwnModule) -> None:
     if "naswot" in metrics and not any(isinstance(layer, nn.ReLU) for layer in network.modules()):
         raise UsageError(
             f"naswot looks at nn.ReLU layers, and module {own.name!r} has none (functional.relu cannot be seen); "
-            "leave this metric out, or use nn.ReLU."
+            "leave this metric out, for example with --rank-by metantk, or use nn.ReLU."
         )
     shape = (2, own.in_channels, own.image_size, own.image_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))

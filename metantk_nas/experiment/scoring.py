@@ -364,6 +364,7 @@ def manifest_of(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> d
             "name": rule.name,
             "combine": rule.combine,
             "metrics": [asdict(metric) for metric in rule.metrics],
+            "ties_by": rule.tie_breaker.name if rule.tie_breaker else None,
         },
         "metrics": _descriptions(bench, ranking),
         "seed": spec.seed,

@@ -111,7 +111,7 @@ class SearchSpec(KernelSettings):
     init_channels: int | None = None
     n_cells: int | None = None
     image_size: int = 32
-    rank_by: str = "metantk"
+    rank_by: str = "few-shot"
     ranks: str = ""
     pareto: str = ""
     metrics: str = ""

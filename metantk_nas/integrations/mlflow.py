@@ -99,7 +99,10 @@ def _log(client: "MlflowClient", run: str, params: Mapping[str, Any], metrics: M
 def _params(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that were set, and what was searched."""
     settings = {name: value for name, value in manifest["spec"].items() if value not in (None, "")}
-    return {**settings, "ranked_by": " + ".join(metric["name"] for metric in manifest["rank_rule"]["metrics"])}
+    rule = manifest["rank_rule"]
+    ties, names = rule.get("ties_by"), [metric["name"] for metric in rule["metrics"]]
+    summed = " + ".join(name for name in names if name != ties)
+    return {**settings, "ranked_by": f"{summed}, ties: {ties}" if ties else summed}
 
 
 def _tags(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def objective(scored_by: SearchSpec | ArchitectureScorer, metrics: Sequence[str]
         UsageError: a name is no metric, or stands twice.
     """
     spec = scored_by if isinstance(scored_by, SearchSpec) else scored_by.spec
-    names = [metric.name for metric in (rank_rule(",".join(metrics)) if metrics else spec.rule).metrics]
+    names = [metric.name for metric in (rank_rule(",".join(metrics)) if metrics else spec.rule).summed]
     costs = {metric.name: replace(metric, higher_is_better=False) for metric in COST_METRICS}
     further = ",".join(dict.fromkeys(filter(None, [*names, *map(str.strip, spec.metrics.split(","))])))
     return Objective(

@@ -63,7 +63,7 @@ class MetaNTKSearch(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         *,
         searcher: str = "random",
         budget: int | None = 8,
-        rank_by: str = "metantk",
+        rank_by: str = "few-shot",
         repeats: int = 1,
         n_way: int = 5,
         learner: str = "r2d2",

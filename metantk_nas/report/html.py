@@ -199,9 +199,8 @@ def records(frame: pd.DataFrame) -> list[Row]:
 
 def _metric_columns(ranking: pd.DataFrame, manifest: Mapping[str, Any]) -> list[str]:
     """Metrics that rank; where the manifest does not say, condition number and trace."""
-    rule = [part.get("name") for part in rank_rule(manifest).get("metrics", []) if isinstance(part, Mapping)]
-    shown = set(ranking.columns) - FIXED_COLUMNS
-    return [name for name in rule or ["condition_number", "trace"] if name in shown]
+    rule = [str(part.get("name")) for part in rank_rule(manifest).get("metrics", []) if isinstance(part, Mapping)]
+    return [name for name in rule or ["condition_number", "trace"] if name in ranking.columns]
 
 
 def _shown_columns(ranking: pd.DataFrame, manifest: Mapping[str, Any]) -> list[str]:
@@ -265,11 +264,13 @@ def _summary(tables: Tables, manifest: Mapping[str, Any], space: Space) -> list[
     spec = spec if isinstance(spec, Mapping) else {}
     task = f" for {spec['n_way']}‑way {spec['n_shot']}‑shot learning" if {"n_way", "n_shot"} <= spec.keys() else ""
     data = f" on {spec['data']}" if "data" in spec else ""
-    metrics = listing([metric_name(name) for name in _metric_columns(ranking, manifest)])
+    columns, ties = _metric_columns(ranking, manifest), rank_rule(manifest).get("ties_by")
+    metrics = listing([metric_name(name) for name in columns if name != ties])
     n_failed, n_screened = int(_failed(ranking).sum()), int((ranking["status"] == SCREENED_OUT).sum())
     ranked = "1 architecture" if len(ranking) == 1 else f"{len(ranking):,} architectures"
     functions = f" ({ranking['key'].nunique():,} different functions) were" if len(ranking) > 1 else " was"
     rule = f", by {metrics}" if metrics else ""
+    rule += f", ties by {metric_name(ties)}" if ties in columns else ""
     sentences = [f"{ranked} of {space.name}{functions} ranked before training{task}{data}{rule}."]
     if len(tables.pruning):
         sentences.append(f"Pruning tried {len(tables.pruning):,} removals to find it.")

@@ -41,10 +41,13 @@ SCORERS: tuple[type[Scorer], ...] = (
 )
 
 COST_METRICS = (
+    Metric("params", True, "trainable parameters that reach the output", "counted; larger is the usual baseline"),
     Metric(
-        "params", True, "trainable parameters of the network that is built", "counted; larger is the usual baseline"
+        "macs",
+        True,
+        "multiply–accumulate operations for one image, of what reaches the output",
+        "counted; larger is the usual baseline",
     ),
-    Metric("macs", True, "multiply–accumulate operations for one image", "counted; larger is the usual baseline"),
 )
 """Facts of an architecture that need no scorer."""
 
@@ -96,22 +99,25 @@ def asked_for(metric: Metric) -> str:
     return metric.name if metric.higher_is_better == METRICS[metric.name].higher_is_better else OPPOSITE + metric.name
 
 
-def _rule(name: str, *parts: str, combine: Combine = "rank_sum") -> RankRule:
-    return RankRule(name, tuple(_directed(part) for part in parts), combine)
+def _rule(name: str, *parts: str, combine: Combine = "rank_sum", ties: str = "") -> RankRule:
+    metrics = [_directed(part) for part in (*parts, ties) if part]
+    return RankRule(name, tuple(metrics), combine, breaks_ties=bool(ties))
 
 
 _PRESETS = (
+    _rule("few-shot", "condition_number", "naswot", "n_linear_regions", "params", ties="trace"),
+    _rule("few-shot-module", "condition_number", "params", ties="trace"),
     _rule("metantk", "condition_number", "trace"),
     _rule("metantk-nas", "condition_number", "n_linear_regions", combine="dense_rank_sum"),
-    _rule("few-shot", "condition_number", "~trace", "naswot", "n_linear_regions", "synflow"),
 )
 PRESETS: dict[str, RankRule] = {rule.name: rule for rule in _PRESETS}
 """Ranking presets.
 
-``metantk`` is the MetaNTK alone, and ``metantk-nas`` the rule of arXiv 2203.09137. ``few-shot`` was chosen by trained
-few-shot accuracies (``results/README.md``): how evenly the MetaNTK trains, how many functions the network tells apart
-(NASWOT, linear regions), how its layers are connected (SynFlow), and the trace *against* its direction. Alone a larger
-trace goes with higher accuracy, beside these a smaller one.
+``few-shot``, the default, was chosen by trained few-shot accuracies (``results/README.md``): how evenly the MetaNTK
+trains, how many functions the network tells apart (NASWOT, linear regions), and its size. How fast the MetaNTK trains,
+the trace, breaks ties: whether more of it is better beside the others depends on the data. ``few-shot-module`` has the
+parts that every network has, whatever it is made of: NASWOT needs ReLUs, and linear regions are counted on networks of
+cells. ``metantk`` is the MetaNTK alone, and ``metantk-nas`` the rule of arXiv 2203.09137.
 """
 
 

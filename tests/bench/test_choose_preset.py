@@ -12,7 +12,7 @@ import pytest
 
 from metantk_nas.results import make_ranking, write_json
 from metantk_nas.rng import python_generator
-from metantk_nas.scorers.registry import METRICS, PRESETS
+from metantk_nas.scorers.registry import METRICS, PRESETS, asked_for
 from metantk_nas.spaces.load import load_space
 from metantk_nas.spaces.space import Space
 from metantk_nas.store import Candidate, ScoreStore
@@ -104,16 +104,18 @@ def test_the_better_of_two_settings_is_chosen_and_everything_is_written(
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_measured_in_their_own_directions(script: ModuleType, name: str) -> None:
-    directions = {metric: METRICS[metric].higher_is_better for metric in METRICS if metric in ("params", "macs")}
-    directions |= {f"anil/{metric}": known.higher_is_better for metric, known in METRICS.items()}
-    parts = [(f"anil/{metric.name}", metric.higher_is_better) for metric in PRESETS[name].metrics]
-    signed = [("~" * (METRICS[column[5:]].higher_is_better != higher) + column, higher) for column, higher in parts]
+    columns = {metric: metric if metric in ("params", "macs") else f"anil/{metric}" for metric in METRICS}
+    directions = {columns[metric]: known.higher_is_better for metric, known in METRICS.items()}
+    signed = [
+        (asked_for(part).replace(part.name, columns[part.name]), part.higher_is_better)
+        for part in PRESETS[name].metrics
+    ]
     for rule in (
         script.make_rule(name, directions, "log_rank_sum"),
         script.fixed_rules([name], directions)[f"anil/{name}"],
     ):
         assert [(metric.name, metric.higher_is_better) for metric in rule.metrics] == signed
-        assert rule.combine == PRESETS[name].combine
+        assert (rule.combine, rule.breaks_ties) == (PRESETS[name].combine, PRESETS[name].breaks_ties)
 
 
 def test_a_truth_goes_with_the_space_that_can_read_it(cells: Space, choose: Choose, tmp_path: Path) -> None:

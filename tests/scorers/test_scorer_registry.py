@@ -49,7 +49,7 @@ def test_a_metric_has_its_published_direction(name: str, higher_is_better: bool)
     [
         ("metantk", ["condition_number", "trace"]),
         ("metantk-nas", ["condition_number", "n_linear_regions"]),
-        ("few-shot", ["condition_number", "trace", "naswot", "n_linear_regions", "synflow"]),
+        ("few-shot", ["condition_number", "naswot", "n_linear_regions", "params", "trace"]),
         ("naswot", ["naswot"]),
         ("params, trace,condition_number", ["params", "trace", "condition_number"]),
     ],
@@ -58,14 +58,20 @@ def test_a_rule_is_a_preset_or_a_list_of_metrics(text: str, names: list[str]) ->
     rule = rank_rule(text)
     assert rule.name == text
     assert [metric.name for metric in rule.metrics] == names
-    assert set(PRESETS) == {"metantk", "metantk-nas", "few-shot"}
+    assert set(PRESETS) == {"metantk", "metantk-nas", "few-shot", "few-shot-module"}
+
+
+def test_presets_that_break_ties_say_so_apart_from_their_parts() -> None:
+    rule = rank_rule("few-shot")
+    assert rule.parts == "condition_number ↓ + naswot ↑ + n_linear_regions ↑ + params ↑, ties: trace ↑"
+    assert rule.tie_breaker is METRICS["trace"]
+    assert [metric.name for metric in rank_rule("few-shot-module").summed] == ["condition_number", "params"]
 
 
 def test_a_part_against_its_direction_ranks_the_other_way_round() -> None:
     rule = rank_rule("condition_number, ~trace")
     assert rule.parts == "condition_number ↓ + trace ↓"
     assert rank_rule("metantk").parts == "condition_number ↓ + trace ↑"
-    assert rank_rule("few-shot").parts == "condition_number ↓ + trace ↓ + naswot ↑ + n_linear_regions ↑ + synflow ↑"
     values = np.array([[[3.0, 3.0, 3.0]], [[2.0, 1.0, 9.0]]])
     assert [asked_for(metric) for metric in rule.metrics] == ["condition_number", "~trace"]
     assert combine(values, rule).argsort().tolist() == [[1, 0, 2]]
