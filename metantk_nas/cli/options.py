@@ -132,7 +132,7 @@ RankBy = Annotated[
 Ranks = Annotated[
     str,
     typer.Option(
-        help="Also rank by these presets, a column each: metantk,few-shot.",
+        help="Also rank by these presets, a column each: metantk,metantk-nas.",
         autocompletion=complete.rank_presets,
         rich_help_panel=SEARCH,
     ),

@@ -24,13 +24,13 @@ from metantk_nas.spaces.subspace import Architecture
 from metantk_nas.types import Metric
 
 Receive = Callable[[str, Tensor, Tensor], None]
-"""(name of the ReLU, which units are on ``[candidate, row, unit]``, indices of the candidates) → nothing."""
+"""(name of the ReLU, what comes out of it ``[candidate, row, unit]``, indices of the candidates) → nothing."""
 
 
-def run_with_patterns(
+def run_with_activations(
     network: ScoredNetwork, architectures: Sequence[Architecture], images: Tensor, receive: Receive
 ) -> None:
-    """Run a chunk forward and hand over every ReLU's activation pattern.
+    """Run a chunk forward and hand over what comes out of every ReLU: 0 where a unit is off.
 
     Args:
         network: weight-shared network.
@@ -52,7 +52,7 @@ def _watching(
         seen_by = users.get(module, everybody)
 
         def watch(_: nn.Module, __: object, output: Tensor) -> None:
-            receive(name, (output > 0).unflatten(0, (len(seen_by), -1)).flatten(2), seen_by)
+            receive(name, _units(output).unflatten(0, (len(seen_by), -1)), seen_by)
 
         return watch
 
@@ -65,6 +65,13 @@ def _watching(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _units(output: Tensor) -> Tensor:
+    """Units of each image, ``[image, unit]``, as they lie in memory: no pattern depends on their order."""
+    if output.ndim == 4 and output.is_contiguous(memory_format=torch.channels_last):
+        output = output.permute(0, 2, 3, 1)
+    return output.flatten(1)
 
 
 class ActivationOverlapScorer(AbstractScorer):
@@ -91,12 +98,14 @@ class ActivationOverlapScorer(AbstractScorer):
         images = rows.images[rows.distinct]
         overlap = torch.zeros(len(architectures), len(images), len(images), dtype=torch.float64, device=images.device)
 
-        def receive(_: str, on: Tensor, users: Tensor) -> None:
-            signs = 2 * on.float() - 1
-            agreeing = (signs @ signs.mT).double().add_(on.shape[-1]).div_(2)
-            overlap.index_add_(0, users, agreeing)
+        def receive(_: str, activations: Tensor, users: Tensor) -> None:
+            on = activations.sign()  # 1 or 0, and whole numbers are summed exactly
+            both = (on @ on.mT).double()
+            n_on = both.diagonal(dim1=-2, dim2=-1)
+            differing = n_on[:, :, None] + n_on[:, None, :] - 2 * both
+            overlap.index_add_(0, users, on.shape[-1] - differing)
 
-        run_with_patterns(self._setup.network(repeat), architectures, images, receive)
+        run_with_activations(self._setup.network(repeat), architectures, images, receive)
         found = spectra(overlap, compute_dtype=torch.float64)  # its entries are whole numbers, so exact
         log_determinants = found.eigenvalues.clamp_min(0).log().sum(-1).tolist()
         verdicts = zip(log_determinants, found.status, found.reason, strict=True)
@@ -142,12 +151,13 @@ class LinearRegionScorer(AbstractScorer):
         images = torch.randn(shape, generator=generator).to(self._setup.device)
         codes = torch.zeros(len(architectures), self.n_samples, dtype=torch.int64, device=images.device)
 
-        def receive(name: str, on: Tensor, users: Tensor) -> None:
+        def receive(name: str, activations: Tensor, users: Tensor) -> None:
+            on = activations > 0
             key = torch.Generator().manual_seed(child_seed(seed, "code", name))
             weights = torch.randint(2**62, (on.shape[-1],), generator=key).to(on.device)
             codes.index_add_(0, users, (on * weights).sum(-1))
 
-        run_with_patterns(network, architectures, images, receive)
+        run_with_activations(network, architectures, images, receive)
         return torch.tensor([len(code.unique()) for code in codes], dtype=torch.float32)
 
     def _thin_network(self, seed: int) -> CellNetwork:
