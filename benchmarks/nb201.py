@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, help="the first cells only")
     parser.add_argument("--data", default="glyphs")
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--rank-by", default=SearchSpec.rank_by, help="which scores are computed")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--devices")
     parser.add_argument("--chunk", type=int)
@@ -40,6 +41,7 @@ def main() -> None:
         repeats=1,
         searcher="exhaustive",
         budget=arguments.budget,
+        rank_by=arguments.rank_by,
         device=arguments.device,
         devices=arguments.devices,
         chunk=arguments.chunk,
