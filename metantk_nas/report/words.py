@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 MISSING = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 DIRECTIONS = {True: ("↑", "higher is better"), False: ("↓", "lower is better"), None: ("", "")}
-METRIC_NAMES = {"macs": "MACs", "latency_ms": "latency [ms]"}
+METRIC_NAMES = {
+    "macs": "MACs",
+    "latency_ms": "latency [ms]",
+    "naswot": "NASWOT",
+    "n_linear_regions": "linear regions",
+    "synflow": "SynFlow",
+    "snip": "SNIP",
+}
 COLUMN_NOTES: dict[str, tuple[bool | None, str]] = {
     "rank": (False, "place among all candidates, 1 is best"),
     "score": (False, "what the ranking sorts by: the combined ranks over its metrics"),
@@ -83,7 +90,7 @@ def fixed(value: float) -> str:
 
 def metric_name(column: str) -> str:
     """Column name as words."""
-    return METRIC_NAMES.get(column, column.replace("_", " "))
+    return METRIC_NAMES.get(column, column.replace("ntk_", "NTK ").replace("_", " "))
 
 
 def listing(names: Sequence[str]) -> str:
