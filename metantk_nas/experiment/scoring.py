@@ -340,8 +340,9 @@ def _earlier_training(out: Path) -> dict[str, Any]:
 
 
 def _candidate(bench: Workbench, architecture: Architecture, position: int) -> Candidate:
-    space, cost = bench.space, bench.cost.live(architecture)
+    space = bench.space
     scored = space.representative(architecture) if isinstance(architecture, Genotype) else architecture
+    cost = bench.cost(scored)
     return Candidate(
         position,
         space.format(architecture),

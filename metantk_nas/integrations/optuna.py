@@ -82,8 +82,8 @@ def objective(scored_by: SearchSpec | ArchitectureScorer, metrics: Sequence[str]
 
     Args:
         scored_by: how to score, and the budgets, ``max_params`` for example; searcher and ``budget`` do not matter.
-        metrics: names of metrics in their own direction, but that fewer ``params`` and ``macs`` are better; those of
-            ``rank_by`` where empty.
+        metrics: names of metrics in their own direction, but that fewer ``params`` and ``macs`` are better; those
+            that ``rank_by`` sums where empty.
 
     Raises:
         UsageError: a name is no metric, or stands twice.

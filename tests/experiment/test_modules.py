@@ -250,4 +250,6 @@ def test_the_command_ranks_a_module_of_the_working_directory_beside_architecture
     assert all(row["latency_ms"] > 0 and row["status"] == "ok" for row in rows.values())
     assert sorted(row["rank"] for row in rows.values()) in ([1, 2], [1, 1])
     assert (tmp_path / "kept" / "ranking.csv").exists()
-    assert json.loads((tmp_path / "kept" / "manifest.json").read_text(encoding="utf-8"))["latency"]["batch"] == 1
+    manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["latency"]["batch"] == 1
+    assert manifest["rank_rule"]["name"] == "few-shot-module"
