@@ -264,7 +264,7 @@ class TableBench:
             directory=self.out / TRAINING_DIRECTORY / job.name,
             data=dataset.fingerprint,
         )
-        return self._row(job, curve, self._judge(model, device), network)
+        return self._row(job, curve, self._judge(model, device), model)
 
     def _judge(self, model: MetaModel, device: torch.device) -> Row:
         """Accuracies on novel classes, by judge and number of shots."""
@@ -288,7 +288,7 @@ class TableBench:
                     found["seconds"] = found.get("seconds", 0.0) + judged.seconds
         return found
 
-    def _row(self, job: Training, curve: Sequence[CurvePoint], judged: Row, network: torch.nn.Module) -> Row:
+    def _row(self, job: Training, curve: Sequence[CurvePoint], judged: Row, model: MetaModel) -> Row:
         last = curve[-1]
         before = curve[-2] if len(curve) > 1 else last
         macs = None if job.arch == CONV4 else self._cost(self.space.parse(job.arch)).macs
@@ -305,8 +305,9 @@ class TableBench:
             "train_accuracy": last.train_accuracy,
             "epochs": last.episode * self.spec.plan.images_per_step / self.dataset.base.n_images,
             "seconds": round(last.seconds + seconds, 1),
-            "params": sum(parameter.numel() for parameter in network.parameters()),
+            "params": sum(parameter.numel() for parameter in model.network.parameters()),
             "macs": macs,
+            "precision": model.precision,
         }
 
     @cached_property

@@ -29,9 +29,6 @@ Predictor = Callable[[Tensor], Tensor]
 Adapt = Callable[[Tensor, Tensor, int], Predictor]
 """From support images, support labels and ``n_way`` to a predictor."""
 
-Precision = Literal["float32", "bfloat16"]
-"""``"bfloat16"`` keeps weights and losses in 32 bits, and computes convolutions and products in 16."""
-
 HEAD_WEIGHT, HEAD_BIAS = "network.head.weight", "network.head.bias"
 
 
@@ -54,7 +51,7 @@ class MetaModel(nn.Module):
         progress: share of the training budget that is spent, in [0, 1], for learners whose loss changes on the way.
     """
 
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     progress: float = 0.0
 
     def __init__(self, network: nn.Module, extra: nn.Module | None = None) -> None:

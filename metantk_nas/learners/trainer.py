@@ -13,9 +13,10 @@ import torch
 
 from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
 from metantk_nas.evaluation import Evaluation, accuracy, evaluate, measure_of
-from metantk_nas.learners.base import AbstractLearner, MetaModel, Precision, bind, meta_parameters
+from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters
 from metantk_nas.learners.checkpoint import Checkpoint, CurvePoint, read_checkpoint, write_checkpoint
 from metantk_nas.learners.gradients import TaskWeighting, meta_gradients, task_weights
+from metantk_nas.learners.precision import Precision, pick_precision
 from metantk_nas.learners.sources import Source
 from metantk_nas.rng import child_seed
 
@@ -45,7 +46,7 @@ class TrainSettings:
         vectorise: see `metantk_nas.learners.gradients.meta_gradients`.
         precision: in which networks compute while training; ``"bfloat16"`` is faster where the processor has it
             (one core of an AMD EPYC, batches of 128 images of 32 pixels: Conv-4 2.8×, cells of NAS-Bench-201 and
-            few-shot DARTS 1.5×, of DARTS 1.9×).
+            few-shot DARTS 1.5×, of DARTS 1.9×), and ``"auto"`` takes it there and nowhere else.
         validate_every: episodes between validations; None for a tenth of the budget, at least 250.
         n_validation_episodes: episodes of each validation, always the same ones.
         patience: stop after this many validations without a new best; None never stops early.
@@ -172,7 +173,7 @@ class _Run:
         self, learner: AbstractLearner, model: MetaModel, settings: TrainSettings, device: torch.device, data: str
     ) -> None:
         self.learner, self.model, self.settings, self.device = learner, model, settings, device
-        model.precision = settings.precision
+        model.precision = pick_precision(settings.precision, self.device)
         self.fingerprint = _fingerprint(learner, settings, model, data)
         self.parameters = meta_parameters(learner, model)
         self.optimiser = _make_optimiser(settings, list(self.parameters.values()))

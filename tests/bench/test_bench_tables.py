@@ -2,11 +2,13 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from metantk_nas.bench import build
 from metantk_nas.bench.build import BenchSpec, TableBench, build_table, read_table
 from metantk_nas.bench.protocols import PROTOCOLS
 from metantk_nas.errors import RunError, UsageError
+from metantk_nas.learners.precision import pick_precision
 from metantk_nas.spaces.load import load_space
 
 SMALL = {
@@ -56,6 +58,7 @@ def test_a_row_for_conv4_and_each_architecture_of_the_sample(whole):
         assert whole[column].between(0, 1).all()
     assert (whole["accuracy_5shot_ci"] > 0).all()
     assert whole["macs"].isna().tolist() == [True, False, False]
+    assert set(whole["precision"]) == {pick_precision("auto", torch.device("cpu"))}
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 2])

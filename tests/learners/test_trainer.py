@@ -172,3 +172,10 @@ def test_half_precision_keeps_weights_losses_and_predictions_in_full() -> None:
         torch.testing.assert_close(model(images).features, model.network.features(images), rtol=0, atol=0)
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_a_model_tells_in_which_precision_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metantk_nas.learners.precision.has_bfloat16", lambda device: True)
+    model = make_model(LEARNER)
+    train(LEARNER, model, episodes("base"), None, settings(precision="auto", train_budget=1))
+    assert model.precision == "bfloat16"
