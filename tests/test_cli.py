@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from metantk_nas.cli import screen
 from metantk_nas.cli.app import app
 from metantk_nas.errors import UsageError
 from metantk_nas.scorers.registry import PRESETS
@@ -158,7 +159,22 @@ def test_json_goes_to_stdout_and_progress_to_stderr(tmp_path):
     found = json.loads(done.stdout)
     assert len(found["top"]) <= 4
     assert found["top"][0]["rank"] == 1
-    assert "scoring" in done.stderr
+    assert "scoring: 4 of 4, after " in done.stderr
+
+
+def test_a_log_is_told_once_a_minute_how_far_work_has_got_and_where_it_ended(monkeypatch, capfd):
+    clock = iter([0.0, 30.0, 60.0, 61.0, 180.0, 181.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.progress_bars() as report:
+        for done in (100, 110, 140, 150, 260):
+            report("scoring", done, 500)
+        report("reading", 7, 0)
+        clock = iter([190.0])
+    assert capfd.readouterr().err.splitlines() == [
+        "scoring: 140 of 500, after 60.0 s, about 9 min 0 s left",
+        "scoring: 260 of 500, after 3 min 0 s, about 4 min 0 s left",
+        "reading: 7, after 9.00 s",
+    ]
 
 
 def test_score_reads_texts_files_and_stdin(tmp_path):

@@ -1,8 +1,10 @@
 """What people see: tables, progress, notes and errors."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from metantk_nas.report.words import count, number
+from metantk_nas.report.words import count, duration, number
 
 if TYPE_CHECKING:
     from metantk_nas.results import Ranking
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 TOP = 10
 MIN_ARCH = 24
 """Characters of an architecture that a table shows at least."""
+
+LINE_SECONDS = 60.0
+"""Between two lines that tell how far work has got, where no bar can be drawn."""
 
 _ACCURACIES = ("accuracy_1shot", "accuracy_5shot")
 
@@ -31,7 +36,14 @@ def print_note(text: str) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr for every label that is reported."""
+    """Show on stderr how far every label has got: by a bar on a terminal, by a line now and then in a log."""
+    if not stderr.is_terminal:
+        lines = _ProgressLines()
+        try:
+            yield lines
+        finally:
+            lines.finish()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,6 +60,57 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[label], completed=done, total=total or None)
 
         yield report
+
+
+class _ProgressLines:
+    """Lines about progress for logs: one a minute, and the last state of every label."""
+
+    def __init__(self) -> None:
+        self._works: dict[str, _Work] = {}
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        work = self._works.setdefault(label, _Work(label, begun=now, said=now, done_then=done))
+        work.done, work.total = done, total
+        if now - work.said >= LINE_SECONDS:
+            work.say(now)
+
+    def finish(self) -> None:
+        """Say where everything ended, unless a line has said so."""
+        for work in self._works.values():
+            if work.done_then != work.done or work.said == work.begun:
+                work.say(time.monotonic())
+
+
+@dataclass
+class _Work:
+    """How far one label has got; times in seconds of a clock.
+
+    Args:
+        label: what is being done.
+        begun: when it was reported first.
+        said: when the last line was printed, or ``begun``.
+        done_then: what was done at that time.
+        done: what is done.
+        total: what there is to do, 0 where it is not known.
+    """
+
+    label: str
+    begun: float
+    said: float
+    done_then: int
+    done: int = 0
+    total: int = 0
+
+    def say(self, now: float) -> None:
+        """Print a line; what is left is judged by the pace since the line before."""
+        parts = [f"{self.label}: {self.done:,}" + (f" of {self.total:,}" if self.total else "")]
+        parts.append(f"after {duration(now - self.begun)}")
+        if self.done_then < self.done < self.total:
+            left = (now - self.said) / (self.done - self.done_then) * (self.total - self.done)
+            parts.append(f"about {duration(left)} left")
+        self.said, self.done_then = now, self.done
+        stderr.print(escape(", ".join(parts)), highlight=False, soft_wrap=True)
 
 
 def print_run(run: Path, ranking: "Ranking", trained: Any, *, as_json: bool) -> None:
