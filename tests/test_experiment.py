@@ -96,6 +96,8 @@ def test_a_search_that_was_killed_goes_on_and_ends_the_same(finished, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (run / "ranking.csv").exists()
+    with pytest.raises(RunError, match="has not ended; the command that began it goes on"):
+        read_spec(run)
     before = rows(run / "scores.sqlite")
     subprocess.run(command(run, chunk=1), check=True, capture_output=True)
     same(table(finished), table(run))

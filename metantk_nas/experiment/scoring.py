@@ -105,9 +105,14 @@ def read_spec(run: Path) -> SearchSpec:
     """Read what a run searched for.
 
     Raises:
-        RunError: the directory holds no search.
+        RunError: the directory holds no search, or one that has not ended.
     """
     if not (run / "manifest.json").exists():
+        if (run / "scores.sqlite").exists():
+            raise RunError(
+                f"{run} holds a search that has not ended; the command that began it goes on where it stopped, and "
+                "writes the ranking when all is scored."
+            )
         raise RunError(f"{run} holds no search; expected the --out directory of metantk-nas search.")
     record = read_json(run / "manifest.json").get("spec")
     if not isinstance(record, dict):
