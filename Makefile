@@ -18,7 +18,7 @@ search: $(READY)
 	$(BIN)/metantk-nas search --space $(SPACE) --data $(DATA)
 
 test: $(EVERYTHING)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(EVERYTHING)
 	$(BIN)/ruff check .

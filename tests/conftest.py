@@ -1,8 +1,9 @@
-"""What every test stands on: one thread, and a cache of its own."""
+"""What every test stands on: one thread, no width of a terminal, and a cache of its own."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch loads: tests are many tiny tensors
+os.environ.pop("COLUMNS", None)  # before consoles are made: tests set widths of their own
 
 import pytest
 from hypothesis import settings
