@@ -9,7 +9,8 @@ A row is written as soon as a learner is trained and judged. The same command le
 goes on with a half-trained learner from its checkpoint, in a folder beside the CSV (--work). Validation is part of the
 minutes; the best validation's weights are judged. Omniglot's base classes are turned by 90, 180 and 270 degrees, as in
 the papers. Learners have their default settings, which suit Omniglot; for photographs those of `PHOTOGRAPHS`, and what
---set says. Learners that train on batches of images take a batch of 64 for an episode. Minutes are of wall-clock time.
+--set says. Those that are not bound to a number of classes are trained on episodes of --train-way, as ProtoNet's paper
+does. Learners that train on batches of images take a batch of 64 for an episode. Minutes are of wall-clock time.
 
 Seconds are of processor time on a CPU and wall-clock on a GPU: of a meta-step with the learner's own meta-batch size,
 all terms of its loss at work, and of adaptation, from a support set to the labels of one query image a class.
@@ -42,7 +43,7 @@ from metantk_nas.experiment.problems import ImageProblem
 from metantk_nas.experiment.spec import SearchSpec, TrainSpec
 from metantk_nas.experiment.training import read_settings, train_arch
 from metantk_nas.experiment.workbench import open_dataset, pick_device
-from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters
+from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters, takes_any_way
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.registry import LEARNERS
 from metantk_nas.learners.saved import NetworkSpec, load_learner
@@ -134,6 +135,7 @@ class Training(NamedTuple):
             learner=name,
             n_way=problem.n_way,
             n_shot=problem.n_shot,
+            train_way=train_way(name, problem, arguments),
             train_budget=arguments.episodes or UNLIMITED,
             settings=settings,
             eval_episodes=arguments.eval_episodes,
@@ -185,6 +187,12 @@ def search_spec(data: str, data_root: Path) -> SearchSpec:
 @cache
 def load_images(data: str, data_root: Path) -> ImageProblem:
     return ImageProblem(open_dataset(search_spec(data, data_root)))
+
+
+def train_way(name: str, problem: Problem, arguments: argparse.Namespace) -> int | None:
+    """Classes of a training episode, where they may be more than those of the problem."""
+    able = takes_any_way(LEARNERS[name].factory)
+    return max(arguments.train_way, problem.n_way) if able else None
 
 
 def given_settings(name: str, words: list[str]) -> dict[str, Any]:
@@ -243,6 +251,7 @@ def row_of(training: Training) -> dict[str, Any]:
     return {
         "learner": training.name,
         **training.problem._asdict(),
+        "train_way": training.spec.train_way or training.problem.n_way,
         "accuracy": round(judged["accuracy"], 4),
         "ci95": round(judged["ci95"], 4),
         "seconds_per_meta_step": float(f"{costs['seconds_per_meta_step']:.3g}"),
@@ -373,6 +382,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="of training, a learner and problem")
     parser.add_argument("--episodes", type=int, help="of training, instead of minutes")
     parser.add_argument("--eval-episodes", type=int, default=600)
+    parser.add_argument("--train-way", type=int, default=20, help="classes of a training episode, where free")
     parser.add_argument("--set", action="append", default=[], help="LEARNER.SETTING=VALUE; may be repeated")
     parser.add_argument("--csv", type=Path, default=Path("results/learners/table.csv"))
     parser.add_argument("--work", type=Path, help="checkpoints and trained learners; a folder beside the CSV")

@@ -64,6 +64,11 @@ def test_lists_name_everything(words, expected, monkeypatch):
         (["train", "--arch", "conv4", "--data", "sine"], "do not fit; expected --arch mlp with --data sine"),
         (["train", "--arch", "mlp", "--data", "glyphs"], "do not fit"),
         (["train", "--arch", "mlp", "--data", "sine", "--learner", "rfs"], "rfs' classifies"),
+        (
+            ["train", "--arch", "conv4", "--learner", "maml", "--train-way", "9"],
+            "leave --train-way out, or use one of r2d2",
+        ),
+        (["search", "--train-top", "1", "--train-way", "61"], "60"),
         (["search", "--ranks", "metantk,metantknas"], "Did you mean 'metantk-nas'"),
         (["bench", "build", "--protocol", "rsf"], "Did you mean 'rfs'"),
         (["bench", "build", "--sample", "0"], "--sample is 0"),

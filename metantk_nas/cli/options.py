@@ -206,6 +206,10 @@ Learner = Annotated[
 TrainBudget = Annotated[
     int | None, typer.Option(help="Training episodes, or batches of images for rfs (500).", rich_help_panel=TRAIN)
 ]
+TrainWay = Annotated[
+    int | None,
+    typer.Option(min=2, help="Classes of a training episode (--n-way); more teach better.", rich_help_panel=TRAIN),
+]
 TrainQuery = Annotated[int, typer.Option(help="Query images per class while training.", rich_help_panel=TRAIN)]
 TaskWeighting = Annotated[
     str | None, typer.Option(help="How episodes of a meta-batch weigh: none, agreement.", rich_help_panel=TRAIN)

@@ -160,7 +160,7 @@ class EpisodeSampler:
         if n_classes < self.n_way:
             raise DataError(
                 f"{where} has {n_classes} classes, but {self.n_way}-way episodes need {self.n_way}; "
-                f"lower n_way or give the split more classes{'' if n_classes else _EMPTY_SPLIT}."
+                f"lower n_way or train_way, or give the split more classes{'' if n_classes else _EMPTY_SPLIT}."
             )
         sizes = zip(map(len, self.split.images), self.split.classes, strict=True)
         short = sorted(pair for pair in sizes if pair[0] < self.n_needed)

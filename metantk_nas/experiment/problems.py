@@ -54,7 +54,7 @@ class ImageProblem:
         return training_source(
             learner,
             self.dataset,
-            n_way=spec.n_way,
+            n_way=spec.n_way if spec.train_way is None else spec.train_way,
             n_shot=spec.n_shot,
             n_query=spec.n_query,
             batch_size=spec.batch_size,

@@ -264,8 +264,10 @@ class TrainSpec:
 
     Args:
         learner: name of a learner.
-        n_way: classes of an episode, in training and in evaluation.
+        n_way: classes of an episode.
         n_shot: support images per class.
+        train_way: classes of a training episode; ``n_way`` where None. More of them make a harder lesson and a better
+            teacher (Snell et al. 2017, arXiv 1703.05175), for learners that have no head of so many outputs.
         n_query: query images per class of a training episode.
         train_budget: training episodes (batches of images for learners that train on images); the
             learner's default where None.
@@ -281,6 +283,7 @@ class TrainSpec:
     learner: str = "protonet"
     n_way: int = 5
     n_shot: int = 1
+    train_way: int | None = None
     n_query: int = 5
     train_budget: int | None = None
     task_weighting: Literal["none", "agreement"] | None = None

@@ -27,7 +27,7 @@ from metantk_nas.experiment.spec import SearchSpec, TrainSpec
 from metantk_nas.experiment.workbench import machine_facts, open_dataset, pick_device
 from metantk_nas.experiment.workers import Note
 from metantk_nas.learners import trainer
-from metantk_nas.learners.base import AbstractLearner, bind
+from metantk_nas.learners.base import AbstractLearner, bind, takes_any_way
 from metantk_nas.learners.checkpoint import CURVE_FILE, CurvePoint
 from metantk_nas.learners.registry import LEARNERS, make_learner, make_train_settings
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, save_learner
@@ -272,6 +272,12 @@ def read_settings(spec: TrainSpec) -> tuple[AbstractLearner, TrainSettings]:
     learner_fields = LEARNERS[spec.learner].settings if spec.learner in LEARNERS else {}
     learner = make_learner(spec.learner, **{name: value for name, value in given.items() if name in learner_fields})
     rest = {name: value for name, value in given.items() if name not in learner_fields}
+    if spec.train_way is not None and not takes_any_way(learner):
+        able = ", ".join(name for name, info in LEARNERS.items() if takes_any_way(info.factory))
+        raise UsageError(
+            f"--train-way is {spec.train_way}, and learner {spec.learner!r} has an output for each class it trains on; "
+            f"leave --train-way out, or use one of {able}."
+        )
     return learner, make_train_settings(spec.learner, **rest)
 
 

@@ -165,6 +165,11 @@ def n_outputs(learner: AbstractLearner, *, n_way: int, n_base_classes: int) -> i
     return n_base_classes if learner.head == "base_classes" else n_way
 
 
+def takes_any_way(learner: AbstractLearner | type[AbstractLearner]) -> bool:
+    """Whether a learner trains on episodes, of another number of classes than it is judged with if need be."""
+    return learner.trains_on == "episodes" and learner.head == "unused"
+
+
 def one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:
     """Return ``[row, n_way]``, 1 at each label, in the dtype of ``like``; torch's own does not run under vmap."""
     return (labels[:, None] == torch.arange(n_way, device=labels.device)).to(like.dtype)

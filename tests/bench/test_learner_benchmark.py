@@ -51,6 +51,7 @@ def run(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def call(*words: str, learner: str = "protonet", episodes: int = 20) -> list[dict[str, str]]:
         given = ["--problem", "glyphs-5-1", "--learner", learner, "--episodes", str(episodes), "--eval-episodes", "2"]
+        given += ["--train-way", "5"]
         monkeypatch.setattr(sys, "argv", ["learners.py", *given, "--csv", str(tmp_path / "table.csv"), *words])
         script.main()
         rows: list[dict[str, str]] = script.read_rows(tmp_path / "table.csv")

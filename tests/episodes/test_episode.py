@@ -67,7 +67,7 @@ def test_batch_is_the_episodes_in_order(dataset: FewShotDataset) -> None:
 
 
 def test_more_ways_than_classes_are_refused(dataset: FewShotDataset) -> None:
-    with pytest.raises(DataError, match=r"split 'novel' of data set 'toy' has 8 classes, but 9-way .* lower n_way"):
+    with pytest.raises(DataError, match=r"split 'novel' of data set 'toy' has 8 classes, but 9-way .* lower n_way "):
         sampler(dataset, n_way=9)
 
 
