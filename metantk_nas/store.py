@@ -213,6 +213,12 @@ class ScoreStore:
             for key in sorted(set(keys)):
                 yield from map(_score, self._database.execute(query, (key,)))
 
+    @property
+    def seconds(self) -> float:
+        """What all scores took together."""
+        with self._errors_that_teach():
+            return float(self._database.execute("SELECT TOTAL(seconds) FROM score").fetchone()[0])
+
     def add_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Commit candidates, all or none; those that are there already, unchanged, are passed over.
 

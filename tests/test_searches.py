@@ -84,6 +84,10 @@ def test_pruning_ranks_the_one_genotype_that_is_left_and_keeps_its_history(prune
     frame = table(pruned)
     assert len(frame) == 1
     genotype = load_space(str(space_file)).parse(frame["arch"].iloc[0])
+    with closing(sqlite3.connect(pruned / "scores.sqlite")) as store:
+        ((seconds,),) = store.execute("SELECT SUM(seconds) FROM score")
+    assert read_json(pruned / "manifest.json")["seconds"] == pytest.approx(seconds, abs=0.01)
+    assert seconds > 5 * pd.read_csv(pruned / "ranking.csv")["seconds"].sum()
     trials = pd.read_csv(pruned / "pruning.csv")
     assert list(trials.groupby("round").size()) == [20, 10]
     left = trials[(trials["round"] == 2) & ~trials["pruned"]]

@@ -1,7 +1,7 @@
 """Search and score: from a spec to a ranking on disk, one committed chunk at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,8 @@ def rank_proposals(
 ) -> Ranking:
     """Score what a searcher proposes and rank it; no file is written but the store.
 
+    The ranking's manifest has ``seconds`` alone: what all scores took, over all sittings.
+
     A lack of memory says nothing of an architecture: what did not fit in an earlier sitting is tried again.
 
     Args:
@@ -186,7 +188,7 @@ def rank_proposals(
             _converse(bench, searcher, store, engine, progress)
         candidates = [candidate for candidate in store.candidates() if candidate.is_genotype]
         screened_out = _look_again(bench, store, candidates, progress, note)
-        return make_ranking(
+        ranking = make_ranking(
             candidates,
             store.scores({candidate.key for candidate in candidates}),
             spec.rule,
@@ -196,6 +198,7 @@ def rank_proposals(
             metrics=bench.metrics,
             screened_out=screened_out,
         )
+        return replace(ranking, manifest={"seconds": round(store.seconds, 2)})
 
 
 def carry_out(
@@ -360,7 +363,7 @@ def _candidate(bench: Workbench, architecture: Architecture, position: int) -> C
 
 
 def manifest_of(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> dict[str, Any]:
-    """Say how a ranking was made; ``seconds`` is what scoring took, over all sittings."""
+    """Say how a ranking was made; ``seconds`` is what its rows took, unless the ranking knows what all scores took."""
     spec, rule = bench.spec, bench.spec.rule
     status = ranking.frame["status"].value_counts()
     return {
@@ -377,6 +380,7 @@ def manifest_of(bench: Workbench, ranking: Ranking, command: Sequence[str]) -> d
         "counts": {"candidates": len(ranking), "keys": int(ranking.frame["key"].nunique()), **status.to_dict()},
         "seconds": round(float(ranking.frame.drop_duplicates("key")["seconds"].sum()), 2),
         **bench.facts(),
+        **ranking.manifest,
     }
 
 
