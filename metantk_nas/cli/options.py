@@ -208,7 +208,9 @@ TrainBudget = Annotated[
 ]
 TrainWay = Annotated[
     int | None,
-    typer.Option(min=2, help="Classes of a training episode (--n-way); more teach better.", rich_help_panel=TRAIN),
+    typer.Option(
+        min=2, help="Classes of a training episode (--n-way); more for learners without a head.", rich_help_panel=TRAIN
+    ),
 ]
 TrainQuery = Annotated[int, typer.Option(help="Query images per class while training.", rich_help_panel=TRAIN)]
 TaskWeighting = Annotated[
