@@ -86,12 +86,14 @@ class AbstractLearner(ABC):
             one a base class (``"base_classes"``), or nothing (``"unused"``: then it is not learnt).
         train_defaults: where the method wants other outer-loop settings than `TrainSettings` has.
         regresses: whether it also learns real targets, not classes only.
+        half_precision: whether its network may compute in bfloat16 while it is trained.
     """
 
     trains_on: ClassVar[Literal["episodes", "images"]] = "episodes"
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "way"
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     regresses: ClassVar[bool] = False
+    half_precision: ClassVar[bool] = True
 
     @property
     @abstractmethod

@@ -50,6 +50,7 @@ class MetaRkhs2(AbstractLearner):
     inner_reg: float = 0.0
 
     regresses: ClassVar[bool] = True
+    half_precision: ClassVar[bool] = False  # PyTorch's autocast and forward derivatives do not go together
 
     @property
     def norm(self) -> NormKind:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metantk_nas.episodes.dataset import FewShotDataset, make_dataset
 from metantk_nas.episodes.episode import Episode, EpisodeSampler
+from metantk_nas.errors import UsageError
 from metantk_nas.evaluation import evaluate
 from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters, n_outputs
 from metantk_nas.learners.gradients import meta_gradients
@@ -124,6 +125,18 @@ class LearnerContract:
             for some, n_episodes in ((model, 60), (make_model(self.learner), 20))
         )
         assert found.mean - found.ci95 > max(untrained.mean, self.least_accuracy)
+
+    def test_it_trains_in_bfloat16_or_says_that_it_does_not(self) -> None:
+        if not self.learner.half_precision:
+            with pytest.raises(UsageError, match="expected precision float32 or auto"):
+                self.trained(precision="bfloat16", train_budget=4)
+            assert self.trained(precision="auto", train_budget=4)[0].precision == "float32"
+            return
+        (half, at_first), (_, expected) = (
+            self.trained(precision=precision, train_budget=4) for precision in ("bfloat16", "float32")
+        )
+        assert half.precision == "bfloat16"
+        assert at_first[0].train_loss == pytest.approx(expected[0].train_loss, rel=0.25)
 
     def test_the_same_seed_gives_the_same_weights(self) -> None:
         states = [self.trained(train_budget=8)[0].state_dict() for _ in range(2)]
