@@ -6,6 +6,7 @@ Takes the best of each run and the six published genotypes of MetaNTK-NAS, from 
 METANTK_DATA, or in ../shared/data beside the checkout. Of two genotypes it says which share of a cell's edges (a node
 reading a state) they have in common, which share of edges with their operation, and how alike the numbers of each
 operation are (shared operations as multisets). Chance is the mean over pairs of 2,000 random genotypes of the space.
+Then, for each run, what it has in common with the published, and the share of random genotypes that have as much.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from statistics import mean
@@ -69,6 +70,18 @@ def found(runs: Sequence[Path]) -> dict[str, Genotype]:
     return {run.name: SPACE.parse(Ranking.load(run / "ranking.csv").top(1).frame["arch"].iloc[0]) for run in runs}
 
 
+def against_chance(
+    ours: Mapping[str, Genotype], published: Sequence[Genotype], chance: Sequence[Genotype]
+) -> pd.DataFrame:
+    """What each of ours has in common with the published, and the share of random genotypes that have as much."""
+    by_chance = pd.DataFrame([average(list(product([each], published))) for each in chance]).drop(columns="pairs")
+    rows = {}
+    for name, genotype in ours.items():
+        common = pd.Series(average(list(product([genotype], published)))).drop("pairs")
+        rows[name] = pd.concat([common, (by_chance >= common).mean().add_suffix(", random")]).round(3)
+    return pd.DataFrame(rows).T
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -85,6 +98,7 @@ def main() -> None:
         "chance": list(zip(chance[::2], chance[1::2], strict=True)),
     }
     print(pd.DataFrame({name: average(pairs) for name, pairs in groups.items() if pairs}).T.to_string())
+    print(against_chance(ours, list(theirs.values()), chance).to_string())
     genotypes = pd.DataFrame(
         [{"search": name, "arch": SPACE.format(each)} for name, each in {**ours, **theirs}.items()]
     )
