@@ -1,12 +1,13 @@
 """How alike are genotypes that searches found, beside chance and beside the published ones?
 
-    python benchmarks/genotype_agreement.py results/pruning-seed0 results/pruning-seed1 … --csv TABLE.csv
+    python benchmarks/genotype_agreement.py results/pruning/seed0 results/pruning/seed1 … --csv TABLE.csv
 
 Takes the best of each run and the six published genotypes of MetaNTK-NAS, from searched_fewshot_genotypes.json in
 METANTK_DATA, or in ../shared/data beside the checkout. Of two genotypes it says which share of a cell's edges (a node
 reading a state) they have in common, which share of edges with their operation, and how alike the numbers of each
 operation are (shared operations as multisets). Chance is the mean over pairs of 2,000 random genotypes of the space.
-Then, for each run, what it has in common with the published, and the share of random genotypes that have as much.
+Ours are also shuffled, operations over the edges of a cell: if that changes nothing, only which operations are left is
+alike. Then, for each run, what it has in common with the published, and the share of random genotypes that have as much.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from metantk_nas.spaces.load import load_space
 DATA = Path(os.environ.get("METANTK_DATA") or Path(__file__).parents[2] / "shared" / "data")
 SPACE = load_space("darts_fewshot")
 N_RANDOM = 2000
+N_SHUFFLED = 200
 
 
 def agreement(first: Genotype, second: Genotype) -> dict[str, float]:
@@ -82,6 +84,17 @@ def against_chance(
     return pd.DataFrame(rows).T
 
 
+def shuffled(genotype: Genotype, rng: random.Random) -> Genotype:
+    """The same edges, and the same operations in each cell, on edges at random."""
+    cells = []
+    for cell_type, nodes in genotype.cells:
+        ops = [op for node in nodes for op, _ in node]
+        rng.shuffle(ops)
+        dealt = iter(ops)
+        cells.append((cell_type, tuple(tuple((next(dealt), index) for _, index in node) for node in nodes)))
+    return Genotype(tuple(cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
@@ -93,6 +106,9 @@ def main() -> None:
     groups = {
         "ours among each other": list(combinations(ours.values(), 2)),
         "ours and published": list(product(ours.values(), theirs.values())),
+        "ours, operations shuffled, and published": list(
+            product([shuffled(each, rng) for each in ours.values() for _ in range(N_SHUFFLED)], theirs.values())
+        ),
         "published among each other": list(combinations(theirs.values(), 2)),
         "ours and chance": list(product(ours.values(), chance)),
         "chance": list(zip(chance[::2], chance[1::2], strict=True)),

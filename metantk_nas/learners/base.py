@@ -86,7 +86,7 @@ class AbstractLearner(ABC):
             one a base class (``"base_classes"``), or nothing (``"unused"``: then it is not learnt).
         train_defaults: where the method wants other outer-loop settings than `TrainSettings` has.
         regresses: whether it also learns real targets, not classes only.
-        half_precision: whether its network may compute in bfloat16 while it is trained.
+        half_precision: whether its network may compute in bfloat16 while it is trained; otherwise it is float32.
     """
 
     trains_on: ClassVar[Literal["episodes", "images"]] = "episodes"

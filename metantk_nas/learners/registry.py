@@ -216,11 +216,14 @@ def make_train_settings(name: str, **settings: Any) -> TrainSettings:
     """Build the outer loop's settings for a learner: the given ones over the method's defaults over the general ones.
 
     Raises:
-        UsageError: unknown learner, unknown setting, or a value out of range.
+        UsageError: unknown learner, unknown setting, a value out of range, or a precision that the learner cannot have.
     """
     defaults = _info(name).train_settings
     _check_names("training setting", settings, defaults)
-    return TrainSettings(**{**defaults, **settings})
+    made = TrainSettings(**{**defaults, **settings})
+    if made.precision == "bfloat16" and not _info(name).factory.half_precision:
+        raise UsageError(f"learner {name!r} cannot be trained in bfloat16; expected precision float32 or auto.")
+    return made
 
 
 def learner_name(learner: AbstractLearner) -> str:

@@ -149,7 +149,6 @@ def train(
     Raises:
         TrainingDivergedError: the loss is not finite.
         RunError: ``directory`` holds another run.
-        UsageError: the learner cannot be trained in the precision that is asked for.
     """
     run = _Run(learner, model.to(device), settings, torch.device(device), data)
     if directory is not None:
@@ -174,7 +173,7 @@ class _Run:
         self, learner: AbstractLearner, model: MetaModel, settings: TrainSettings, device: torch.device, data: str
     ) -> None:
         self.learner, self.model, self.settings, self.device = learner, model, settings, device
-        model.precision = _precision_of(learner, settings, self.device)
+        model.precision = pick_precision(settings.precision, self.device) if learner.half_precision else "float32"
         self.fingerprint = _fingerprint(learner, settings, model, data)
         self.parameters = meta_parameters(learner, model)
         self.optimiser = _make_optimiser(settings, list(self.parameters.values()))
@@ -304,17 +303,6 @@ class _Run:
         self.model.progress = progress
         network: Any = self.model.network
         network.drop_path_prob = settings.drop_path_prob * progress
-
-
-def _precision_of(
-    learner: AbstractLearner, settings: TrainSettings, device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """Say in which precision a learner's network computes; ``"auto"`` is float32 where it can do no other."""
-    if learner.half_precision:
-        return pick_precision(settings.precision, device)
-    if settings.precision == "bfloat16":
-        raise UsageError(f"{type(learner).__name__} cannot be trained in bfloat16; expected precision float32 or auto.")
-    return "float32"
 
 
 def _make_optimiser(settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
