@@ -6,8 +6,9 @@ Takes the best of each run and the six published genotypes of MetaNTK-NAS, from 
 METANTK_DATA, or in ../shared/data beside the checkout. Of two genotypes it says which share of a cell's edges (a node
 reading a state) they have in common, which share of edges with their operation, and how alike the numbers of each
 operation are (shared operations as multisets). Chance is the mean over pairs of 2,000 random genotypes of the space.
-Ours are also shuffled, operations over the edges of a cell: if that changes nothing, only which operations are left is
-alike. Then, for each run, what it has in common with the published, and the share of random genotypes that have as much.
+Ours are also shuffled, operations over the edges of a cell: if that changes nothing, only which operations are left
+is alike. Then, for each run, what it has in common with the published, and the share of random genotypes that have as
+much.
 """
 
 import argparse
