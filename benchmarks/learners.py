@@ -45,7 +45,7 @@ from metantk_nas.experiment.training import read_settings, train_arch
 from metantk_nas.experiment.workbench import open_dataset, pick_device
 from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters, takes_any_way
 from metantk_nas.learners.gradients import meta_gradients
-from metantk_nas.learners.registry import LEARNERS
+from metantk_nas.learners.registry import LEARNERS, make_learner
 from metantk_nas.learners.saved import NetworkSpec, load_learner
 from metantk_nas.networks.build import CONV4
 from metantk_nas.networks.conv4 import Conv4
@@ -196,12 +196,12 @@ def train_way(name: str, problem: Problem, arguments: argparse.Namespace) -> int
 
 
 def given_settings(name: str, words: list[str]) -> dict[str, Any]:
-    """Read ``LEARNER.SETTING=VALUE``, values as in JSON, or else as text."""
+    """Read ``[LEARNER.]SETTING=VALUE``, for all where no learner is named, values as in JSON, or else as text."""
     settings = {}
     for word in words:
         path, _, value = word.partition("=")
-        learner, _, setting = path.partition(".")
-        if learner == name:
+        *learner, setting = path.split(".")
+        if learner in ([], [name]):
             try:
                 settings[setting] = json.loads(value)
             except json.JSONDecodeError:
@@ -383,7 +383,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, help="of training, instead of minutes")
     parser.add_argument("--eval-episodes", type=int, default=600)
     parser.add_argument("--train-way", type=int, default=20, help="classes of a training episode, where free")
-    parser.add_argument("--set", action="append", default=[], help="LEARNER.SETTING=VALUE; may be repeated")
+    parser.add_argument("--set", action="append", default=[], help="[LEARNER.]SETTING=VALUE; may be repeated")
     parser.add_argument("--csv", type=Path, default=Path("results/learners/table.csv"))
     parser.add_argument("--work", type=Path, help="checkpoints and trained learners; a folder beside the CSV")
     parser.add_argument("--json", type=Path, help="also write the figures here, and on what they were measured")
@@ -400,6 +400,8 @@ def main() -> None:
     arguments.work = arguments.work or arguments.csv.with_suffix("") / "training"
     problems = [Problem.parse(text) for text in arguments.problem.split(",")]
     named = arguments.learner.split(",") if arguments.learner else None
+    for name in named or ():
+        _ = make_learner(name)  # or else its error, before anything takes time
     if arguments.vmap:
         found = compare_vmap(problems[0], arguments)
     elif arguments.adaptation:

@@ -8,6 +8,9 @@ os.environ.pop("COLUMNS", None)  # before consoles are made: tests set widths of
 import pytest
 from hypothesis import settings
 
+from tests import simulated_device
+
+simulated_device.register()
 settings.register_profile("any machine", deadline=None)  # a busy one may need seconds for what takes milliseconds
 settings.load_profile("any machine")
 

@@ -27,6 +27,7 @@ from metantk_nas.networks.init import initialise
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.rng import numpy_generator
 from metantk_nas.spaces.load import load_space
+from tests.simulated_device import simulated_device
 
 N_WAY, IMAGE_SIZE = 5, 16
 DARTS_CELL = (
@@ -125,6 +126,20 @@ class LearnerContract:
             for some, n_episodes in ((model, 60), (make_model(self.learner), 20))
         )
         assert found.mean - found.ci95 > max(untrained.mean, self.least_accuracy)
+
+    def test_a_device_finds_what_the_processor_finds(self) -> None:
+        """On a device that does not mix with the processor, as a GPU does not."""
+
+        def found(device: torch.device) -> list[float]:
+            model = make_model(self.learner, width=4)
+            settings = self.train_settings(train_budget=2, meta_batch_size=1, validate_every=1, n_validation_episodes=2)
+            curve = train(self.learner, model, source(self.learner), episodes("validation"), settings, device=device)
+            novel = evaluate(bind(self.learner, model), episodes("novel"), 2, device=device)
+            return [novel.mean, *(value for point in curve for value in (point.train_loss, point.validation_accuracy))]
+
+        with simulated_device() as device:
+            on_device = found(device)
+        assert on_device == pytest.approx(found(torch.device("cpu")), rel=1e-4)
 
     def test_it_trains_in_bfloat16_or_says_that_it_does_not(self) -> None:
         if not self.learner.half_precision:

@@ -22,7 +22,9 @@ from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 from tests.contracts.space import draw
 from tests.networks.chunks import SPACES, small
+from tests.simulated_device import simulated_device
 
+CPU = torch.device("cpu")
 IN_ANOTHER_PROCESS = "from tests.contracts.scorer import all_findings; print(all_findings())"
 
 
@@ -44,12 +46,13 @@ def make_setup(
     *,
     dataset: FewShotDataset | None = None,
     seed: int = 0,
+    device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
     **kernel: Any,
 ) -> ScoringSetup:
     settings = KernelSettings(**{"n_way": 3, "n_episodes": 2} | kernel)
     space = small(space) if isinstance(space, str) else space
-    return ScoringSetup(space, dataset or noise_dataset(), settings, seed, torch.device("cpu"), dtype)
+    return ScoringSetup(space, dataset or noise_dataset(), settings, seed, device, dtype)
 
 
 def values(findings: Sequence[Finding]) -> list[dict[str, float]]:
@@ -102,6 +105,14 @@ class ScorerContract:
         assert_close([scorer.score([genotype], 0)[0] for genotype in chunk], together)
         assert_close(scorer.score(chunk[::-1], 0), together[::-1])
         assert len({tuple(found.values()) for found in values(together)}) > 1
+
+    def test_a_device_finds_what_the_processor_finds(self) -> None:
+        """On a device that does not mix with the processor, as a GPU does not."""
+        setup: dict[str, Any] = {"space": "darts_fewshot", "dtype": torch.float64}
+        chunk = self.chunk(setup["space"], n=2)
+        with simulated_device() as device:
+            found = self.make(**setup, device=device).score(chunk, 0)
+        assert_close(found, self.make(**setup).score(chunk, 0))
 
     def test_a_genotype_twice_in_a_chunk_is_found_twice(self) -> None:
         first, second = self.chunk(n=2)
