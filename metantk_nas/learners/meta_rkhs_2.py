@@ -20,7 +20,6 @@ from metantk_nas.learners.base import (
     outputs,
     target_rows,
 )
-from metantk_nas.learners.features import mean_diagonal
 from metantk_nas.learners.inner_loop import unflatten, weights
 from metantk_nas.learners.tangent import tangent_rows
 from metantk_nas.networks.norms import NormKind
@@ -83,9 +82,10 @@ class MetaRkhs2(AbstractLearner):
         gradients, _, logits = tangent_rows(model, parameters, images, each_logit=True)
         rows = gradients.flatten(0, 1)
         residuals = (target_rows(labels, logits.shape[1], like=logits) - logits).reshape(-1, 1)
-        unit = mean_diagonal(rows)
+        kernel = rows @ rows.mT
+        unit = kernel.diagonal().mean()
         coefficients = kernel_coefficients(
-            rows @ rows.mT / unit, residuals, inner_time=self.inner_time, inner_reg=self.inner_reg
+            kernel / unit, residuals, inner_time=self.inner_time, inner_reg=self.inner_reg
         )
         return unflatten((coefficients / unit)[:, 0] @ rows, like=weights(parameters))
 
