@@ -1,6 +1,7 @@
 """From the options that were given to what the package takes."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -35,15 +36,19 @@ def is_default(ctx: typer.Context, name: str) -> bool:
     return source is None or source.name == "DEFAULT"
 
 
+WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None, "inf": math.inf}
+"""Values that JSON writes otherwise."""
+
+
 def read_settings(texts: Sequence[str], example: str) -> dict[str, Any]:
-    """Read ``name=value`` pairs; a value is JSON where it can be, else text."""
+    """Read ``name=value`` pairs; a value is one of `WORDS` in any case, JSON where it can be, else text."""
     found: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"{brief(text)} is not a setting; expected NAME=VALUE, for example {example}.")
         try:
-            found[name] = json.loads(value.lower() if value.lower() in ("true", "false", "none") else value)
+            found[name] = WORDS[value.lower()] if value.lower() in WORDS else json.loads(value)
         except (ValueError, RecursionError):
             found[name] = value
     return found

@@ -264,8 +264,10 @@ def read_settings(spec: TrainSpec) -> tuple[AbstractLearner, TrainSettings]:
     """Sort a spec's settings into those of the learner and those of the outer loop.
 
     Raises:
-        UsageError: an unknown learner or setting, or a value out of range.
+        UsageError: an unknown learner or setting, or a value that is impossible.
     """
+    if "seed" in (spec.settings or {}):
+        raise UsageError("seed is no setting of a learner or its outer loop; expected --seed, which sows everything.")
     given = {**(spec.settings or {}), "seed": spec.seed}
     given |= {"train_budget": spec.train_budget} if spec.train_budget is not None else {}
     given |= {"task_weighting": spec.task_weighting} if spec.task_weighting is not None else {}

@@ -4,11 +4,11 @@ A plug-in's entry point in the group ``metantk_nas.learners`` is a `LearnerInfo`
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from metantk_nas import plugins
-from metantk_nas.errors import UsageError, unknown_name
+from metantk_nas.errors import UsageError
 from metantk_nas.learners.alpaca import Alpaca
 from metantk_nas.learners.alpha_maml import AlphaMaml
 from metantk_nas.learners.anil import Anil
@@ -35,6 +35,7 @@ from metantk_nas.learners.rfs import Rfs
 from metantk_nas.learners.siamese import Siamese
 from metantk_nas.learners.steepest_descent import SteepestDescent
 from metantk_nas.learners.trainer import TrainSettings
+from metantk_nas.settings import check_settings, default_settings
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class LearnerInfo:
     @property
     def settings(self) -> dict[str, Any]:
         """Default settings of the method, by name."""
-        return {**_defaults(self.factory), **self.preset}
+        return {**default_settings(self.factory), **self.preset}
 
     @property
     def train_settings(self) -> dict[str, Any]:
         """Default settings of the outer loop for this method, by name."""
-        return {**_defaults(TrainSettings), **self.factory.train_defaults}
+        return {**default_settings(TrainSettings), **self.factory.train_defaults}
 
 
 _INFOS = (
@@ -205,10 +206,10 @@ def make_learner(name: str, **settings: Any) -> AbstractLearner:
         settings: fields of its class; the rest keep their defaults.
 
     Raises:
-        UsageError: unknown learner, or unknown setting of it.
+        UsageError: unknown learner, unknown setting of it, or a value of another kind.
     """
     info = _info(name)
-    _check_names(f"setting of learner {name!r}:", settings, info.settings)
+    check_settings(f"setting of learner {name!r}:", settings, info.factory)
     return info.factory(**{**info.preset, **settings})
 
 
@@ -216,11 +217,11 @@ def make_train_settings(name: str, **settings: Any) -> TrainSettings:
     """Build the outer loop's settings for a learner: the given ones over the method's defaults over the general ones.
 
     Raises:
-        UsageError: unknown learner, unknown setting, a value out of range, or a precision that the learner cannot have.
+        UsageError: unknown learner, unknown setting, a value of another kind or out of range, or a precision that the
+            learner cannot have.
     """
-    defaults = _info(name).train_settings
-    _check_names("training setting", settings, defaults)
-    made = TrainSettings(**{**defaults, **settings})
+    check_settings("training setting", settings, TrainSettings)
+    made = TrainSettings(**{**_info(name).train_settings, **settings})
     if made.precision == "bfloat16" and not _info(name).factory.half_precision:
         raise UsageError(f"learner {name!r} cannot be trained in bfloat16; expected precision float32 or auto.")
     return made
@@ -237,13 +238,3 @@ def _info(name: str) -> LearnerInfo:
     if name not in LEARNERS:
         raise LEARNERS.not_found("learner", name)
     return LEARNERS[name]
-
-
-def _check_names(kind: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    for name in given:
-        if name not in known:
-            raise unknown_name(kind, name, known)
-
-
-def _defaults(settings: Any) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(settings) if field.default is not MISSING}

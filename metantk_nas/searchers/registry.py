@@ -10,6 +10,7 @@ from metantk_nas.searchers.evolution import EvolutionSearcher, EvolutionSettings
 from metantk_nas.searchers.exhaustive import ExhaustiveSearcher
 from metantk_nas.searchers.pruning import PruningSearcher
 from metantk_nas.searchers.random import RandomSearcher
+from metantk_nas.settings import check_settings
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ def make_settings(name: str, given: Mapping[str, Any] | None = None) -> Evolutio
     Raises:
         UsageError: there is no such searcher or setting, or a value is impossible.
     """
-    entry = searcher_entry(name)
-    for setting in given or {}:
-        if entry.settings is None:
-            raise UsageError(f"searcher {name!r} has no settings, it got {setting!r}; leave it out.")
-        if setting not in entry.defaults:
-            raise unknown_name(f"setting of searcher {name!r}:", setting, entry.defaults)
-    return None if entry.settings is None else entry.settings(**(given or {}))
+    declared, given = searcher_entry(name).settings, given or {}
+    if declared is None:
+        if given:
+            raise UsageError(f"searcher {name!r} has no settings, it got {next(iter(given))!r}; leave it out.")
+        return None
+    check_settings(f"setting of searcher {name!r}:", given, declared)
+    return declared(**given)
 
 
 def make_searcher(name: str, problem: SearchProblem, settings: Mapping[str, Any] | None = None) -> AbstractSearcher:
