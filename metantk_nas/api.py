@@ -14,7 +14,6 @@ from torch import nn
 
 from metantk_nas.episodes.dataset import FewShotDataset
 from metantk_nas.episodes.request import Progress
-from metantk_nas.errors import unknown_name
 from metantk_nas.experiment import scoring, training
 from metantk_nas.experiment.modules import Modules, load_factory, rank_modules
 from metantk_nas.experiment.spec import SearchSpec, TrainSpec, preset_fields
@@ -22,6 +21,7 @@ from metantk_nas.experiment.workbench import Workbench
 from metantk_nas.experiment.workers import Note
 from metantk_nas.networks.own import Factory
 from metantk_nas.results import Ranking, write_json
+from metantk_nas.settings import check_settings
 
 _BESIDE_MODULES = {"rank_by": "few-shot-module"}
 """The default rule has parts that only networks of cells have."""
@@ -148,7 +148,5 @@ def train(run: str | Path, *, top: int = 1, **settings: Any) -> pd.DataFrame:
 
 
 def _spec(kind: Any, settings: dict[str, Any]) -> Any:
-    for name in settings:
-        if name not in kind.__dataclass_fields__:
-            raise unknown_name("setting", name, kind.__dataclass_fields__)
+    check_settings("setting", settings, kind)
     return kind(**settings)

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
+from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from metantk_nas.errors import UsageError, brief, unknown_name
 
-_KINDS: Mapping[Any, tuple[type, str]] = {
+_KINDS: Mapping[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
-    str: (str, "a text"),
+    str: ((str, PathLike), "a text"),
     NoneType: (NoneType, "none"),
 }
 

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+import metantk_nas
 from metantk_nas.cli.given import read_settings
 from metantk_nas.errors import UsageError
 from metantk_nas.experiment.spec import TrainSpec
@@ -33,7 +35,7 @@ class Declared:
         {},
         {"steps": 0, "rate": 2, "flag": True, "name": "", "way": "down", "patience": None},
         {"steps": np.int64(4), "rate": np.float32(0.5), "patience": 7, "other": "whatever"},
-        {"rate": math.inf},
+        {"rate": math.inf, "name": Path("photos")},
     ],
     ids=str,
 )
@@ -98,3 +100,18 @@ def test_words_on_the_command_line(text: str, value: object) -> None:
 def test_a_training_with_settings_that_mean_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_training(TrainSpec(learner="maml", settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"repeats": "3"}, "repeats is '3'; expected a whole number"),
+        ({"budget": 2.5}, "budget is 2.5; expected a whole number or none"),
+        ({"adaptation": "mamll"}, "adaptation 'mamll' not found.*Did you mean 'maml'"),
+        ({"rotations": "yes"}, "rotations is 'yes'; expected true or false"),
+    ],
+)
+def test_a_search_from_python_refuses_them_too(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        metantk_nas.search(out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()

@@ -38,7 +38,6 @@ class Reptile(AbstractInnerLoop):
     Training has no query set: support and query images of the episode are the task's data. Minibatches are dealt
     out in turns (of n minibatches, the j-th has the images j, j + n, …), which mixes the classes. When adapting,
     every step sees the whole support set, so that its order does not matter; the paper draws minibatches there too.
-    Minibatches as large as a support set make training steps like those (the paper's have 10 images, 5-way 1-shot).
     The paper's inner Adam, at a rate of 1e-3, needs its hundred thousand steps; descent learns more from a few hundred
     and is the default. Adam has β₁ = 0, as in the paper, and starts afresh in each episode; the paper keeps its second
     moments from task to task. The loss that is shown is that of the query images after the inner loop, which saw them.
@@ -48,28 +47,28 @@ class Reptile(AbstractInnerLoop):
         inner_lr: learning rate of the inner loop.
         inner_steps: k, steps while training.
         inner_steps_test: steps when adapting to new classes.
-        inner_batch_size: images of a minibatch, at least; those of a support set where None.
+        inner_batch_size: images of a minibatch, at least.
     """
 
     inner_optimiser: Literal["sgd", "adam"] = "sgd"
     inner_lr: float = 0.1
     inner_steps: int = 5
     inner_steps_test: int = 10
-    inner_batch_size: int | None = None
+    inner_batch_size: int = 10
 
     train_defaults: ClassVar[Mapping[str, Any]] = {"optimiser": "sgd", "outer_lr": 0.1}
 
     def __post_init__(self) -> None:
         if self.inner_optimiser not in ("sgd", "adam"):
             raise unknown_name("inner optimiser", self.inner_optimiser, ("sgd", "adam"))
-        if self.inner_batch_size is not None and self.inner_batch_size < 1:
-            raise UsageError(f"inner_batch_size is {self.inner_batch_size}; expected at least 1 image, or none.")
+        if self.inner_batch_size < 1:
+            raise UsageError(f"inner_batch_size is {self.inner_batch_size}; expected at least 1 image.")
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Train on the episode; the gradient is how far and whence the weights have come, ``θ − θ^k``."""
         images = torch.cat([episode.support_images, episode.query_images])
         labels = torch.cat([episode.support_labels, episode.query_labels])
-        n_batches = max(1, len(labels) // (self.inner_batch_size or len(episode.support_labels)))
+        n_batches = max(1, len(labels) // self.inner_batch_size)
         batches = [(images[j::n_batches], labels[j::n_batches]) for j in range(n_batches)]
         start = detached(weights(parameters))
         end = self._trained(model, start, batches, steps=self.inner_steps)

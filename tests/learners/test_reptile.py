@@ -70,3 +70,8 @@ def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that
 def test_an_unknown_inner_optimiser_is_refused() -> None:
     with pytest.raises(UsageError, match=r"inner optimiser 'adm' not found.*Did you mean 'adam'"):
         Reptile(inner_optimiser="adm")  # type: ignore[arg-type]  # the point
+
+
+def test_a_minibatch_of_no_images_is_refused() -> None:
+    with pytest.raises(UsageError, match="inner_batch_size is 0; expected at least 1 image"):
+        Reptile(inner_batch_size=0)
