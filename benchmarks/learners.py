@@ -37,6 +37,7 @@ import pandas as pd
 import torch
 from timing import interleaved, machine, settings_of
 
+from metantk_nas.cli.given import read_settings as read_words
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.evaluation import evaluate
 from metantk_nas.experiment.problems import ImageProblem
@@ -115,12 +116,14 @@ class Training(NamedTuple):
 
     Args:
         name: of the learner.
+        chosen: its settings that were chosen by --set.
         problem: what it is trained on.
         spec: how; without the period of validation.
         arguments: of the command line.
     """
 
     name: str
+    chosen: Mapping[str, Any]
     problem: Problem
     spec: TrainSpec
     arguments: argparse.Namespace
@@ -128,7 +131,8 @@ class Training(NamedTuple):
     @classmethod
     def of(cls, name: str, problem: Problem, arguments: argparse.Namespace) -> "Training":
         settings = {**PHOTOGRAPHS.get(name, {})} if problem.data not in CHARACTERS else {}
-        settings |= {"patience": None, **given_settings(name, arguments.set)}
+        chosen = given_settings(name, arguments.set)
+        settings |= {"patience": None, **chosen}
         if arguments.episodes is None:
             settings["max_seconds"] = 60 * arguments.minutes
         spec = TrainSpec(
@@ -142,7 +146,7 @@ class Training(NamedTuple):
             seed=arguments.seed,
             device=arguments.device,
         )
-        return cls(name, problem, spec, arguments)
+        return cls(name, chosen, problem, spec, arguments)
 
     @property
     def images(self) -> ImageProblem:
@@ -196,17 +200,19 @@ def train_way(name: str, problem: Problem, arguments: argparse.Namespace) -> int
 
 
 def given_settings(name: str, words: list[str]) -> dict[str, Any]:
-    """Read ``[LEARNER.]SETTING=VALUE``, for all where no learner is named, values as in JSON, or else as text."""
-    settings = {}
+    """Read ``[LEARNER.]SETTING=VALUE``, for all where no learner is named; values as on the command line."""
+    settings: dict[str, Any] = {}
     for word in words:
-        path, _, value = word.partition("=")
+        path, equals, value = word.partition("=")
         *learner, setting = path.split(".")
         if learner in ([], [name]):
-            try:
-                settings[setting] = json.loads(value)
-            except json.JSONDecodeError:
-                settings[setting] = value
+            settings |= read_words([f"{setting}{equals}{value}"], "--set maml.inner_lr=0.4")
     return settings
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """Settings as a column has them."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def untrained(training: Training, **settings: Any) -> tuple[AbstractLearner, MetaModel]:
@@ -250,6 +256,7 @@ def row_of(training: Training) -> dict[str, Any]:
     judged = training.train(costs)
     return {
         "learner": training.name,
+        "settings": shown(training.chosen),
         **training.problem._asdict(),
         "train_way": training.spec.train_way or training.problem.n_way,
         "accuracy": round(judged["accuracy"], 4),
@@ -274,12 +281,13 @@ def table(problems: list[Problem], learners: list[str], arguments: argparse.Name
     others = {row["budget"] for row in rows} - {budget_of(arguments)}
     if others:
         raise SystemExit(f"{arguments.csv} has rows of another budget, {others.pop()}; choose another file.")
-    done = {(row["learner"], row["data"], int(row["n_way"]), int(row["n_shot"])) for row in rows}
+    done = {(row["learner"], row["settings"], row["data"], int(row["n_way"]), int(row["n_shot"])) for row in rows}
     for problem in problems:
         for name in learners:
-            if (name, *problem) in done:
+            training = Training.of(name, problem, arguments)
+            if (name, shown(training.chosen), *problem) in done:
                 continue
-            row = row_of(Training.of(name, problem, arguments))
+            row = row_of(training)
             with arguments.csv.open("a", newline="") as file:
                 writer = csv.DictWriter(file, list(row), lineterminator="\n")
                 if not file.tell():

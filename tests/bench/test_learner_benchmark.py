@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from metantk_nas.episodes.dataset import FewShotDataset, make_dataset
+from metantk_nas.errors import UsageError
 from metantk_nas.experiment import training
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -95,12 +96,26 @@ def test_a_stopped_table_goes_on_where_it_was(
         run(episodes=21)
 
 
+def test_a_row_says_its_settings_and_others_are_another_row(run: Run) -> None:
+    assert [row["settings"] for row in run(episodes=4)] == [""]
+    words = ("--set", "protonet.learn_scale=false", "--set", "meta_batch_size=2", "--set", "maml.inner_lr=1")
+    for _ in range(2):
+        rows = run(*words, episodes=4)
+        assert [row["settings"] for row in rows] == ["", "learn_scale=False meta_batch_size=2"]
+
+
+def test_an_unknown_learner_is_named_before_anything_is_trained(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"learner 'protonets' not found.*Did you mean 'protonet'"):
+        run(learner="maml,protonets")
+
+
 def test_settings_are_those_for_the_data_and_those_given(script: ModuleType) -> None:
     parse = script.given_settings
     assert parse("maml", ["maml.inner_lr=0.1", "anil.inner_lr=1", "maml.pattern=body"]) == {
         "inner_lr": 0.1,
         "pattern": "body",
     }
+    assert parse("maml", ["precision=auto", "patience=none"]) == {"precision": "auto", "patience": None}
     assert script.Problem.parse("cifar_fs-5-1") == ("cifar_fs", 5, 1)
     problems = {str(script.Problem.parse(text)) for text in script.PROBLEMS.split(",")}
     assert {problem for _, problem in script.PUBLISHED} <= problems
