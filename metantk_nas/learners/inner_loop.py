@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from metantk_nas.episodes.episode import Episode
+from metantk_nas.errors import UsageError
 from metantk_nas.learners.base import (
     AbstractLearner,
     EpisodeLoss,
@@ -33,14 +34,23 @@ class AbstractInnerLoop(AbstractLearner):
     What is said here of `make_model` and `episode_loss` is MAML's way; methods that differ say their own.
 
     Attributes:
-        inner_steps: gradient steps while training.
+        inner_steps: gradient steps while training, where there are any.
         inner_steps_test: gradient steps when adapting to new classes.
+
+    Raises:
+        UsageError: fewer than no steps.
     """
 
     inner_steps: int
     inner_steps_test: int
 
     regresses: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "inner_steps_test"):
+            steps = getattr(self, name, 0)  # one takes none in training
+            if steps < 0:
+                raise UsageError(f"{name} is {steps}; expected at least 0 steps.")
 
     @property
     def norm(self) -> NormKind:

@@ -53,6 +53,7 @@ class LambdaPattern(AbstractInnerLoop):
     inner_steps_test: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pattern not in ("all", "head", "body") and not re.fullmatch("[01]*1[01]*", self.pattern):
             raise UsageError(
                 f"pattern is {self.pattern!r}; expected 'all', 'head', 'body', or a digit 0 or 1 for each layer, "

@@ -59,6 +59,7 @@ class Reptile(AbstractInnerLoop):
     train_defaults: ClassVar[Mapping[str, Any]] = {"optimiser": "sgd", "outer_lr": 0.1}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inner_optimiser not in ("sgd", "adam"):
             raise unknown_name("inner optimiser", self.inner_optimiser, ("sgd", "adam"))
         if self.inner_batch_size < 1:

@@ -1,7 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 
+from metantk_nas.errors import UsageError
+from metantk_nas.learners.anil import Anil
 from metantk_nas.learners.inner_loop import descend, flatten, unflatten, zero_with_gradient
+from metantk_nas.learners.maml import Maml
+from metantk_nas.learners.reptile import Reptile
 
 
 def parabola(p: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -54,3 +60,10 @@ def test_a_zero_with_a_gradient_alters_the_gradient_of_a_loss_alone() -> None:
     assert loss.item() == 10
     assert weight.grad is not None
     assert weight.grad.tolist() == [15.0, 22.0]
+
+
+@pytest.mark.parametrize("learner", [Maml, Anil, Reptile])
+@pytest.mark.parametrize("name", ["inner_steps", "inner_steps_test"])
+def test_fewer_than_no_steps_are_refused(learner: Any, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is -1; expected at least 0 steps"):
+        learner(**{name: -1})
