@@ -408,7 +408,8 @@ def main() -> None:
     arguments.work = arguments.work or arguments.csv.with_suffix("") / "training"
     problems = [Problem.parse(text) for text in arguments.problem.split(",")]
     named = arguments.learner.split(",") if arguments.learner else None
-    for name in named or ():
+    in_settings = [word.partition(".")[0] for word in arguments.set if "." in word.partition("=")[0]]
+    for name in [*(named or ()), *in_settings]:
         _ = make_learner(name)  # or else its error, before anything takes time
     if arguments.vmap:
         found = compare_vmap(problems[0], arguments)

@@ -107,6 +107,8 @@ def test_a_row_says_its_settings_and_others_are_another_row(run: Run) -> None:
 def test_an_unknown_learner_is_named_before_anything_is_trained(run: Run) -> None:
     with pytest.raises(UsageError, match=r"learner 'protonets' not found.*Did you mean 'protonet'"):
         run(learner="maml,protonets")
+    with pytest.raises(UsageError, match="learner 'mamll' not found"):
+        run("--set", "mamll.inner_lr=0.5")
 
 
 def test_settings_are_those_for_the_data_and_those_given(script: ModuleType) -> None:
