@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests import simulated_device
+from tests.devices import OTHER_DEVICES, OtherDevice
 
 simulated_device.register()
 settings.register_profile("any machine", deadline=None)  # a busy one may need seconds for what takes milliseconds
@@ -22,6 +23,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(params=OTHER_DEVICES)
+def other_device(request: pytest.FixtureRequest) -> OtherDevice:
+    """A device that does not mix with the processor: a simulated one, and a GPU where there is one."""
+    return OTHER_DEVICES[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,10 @@ from metantk_nas.bench.build import BenchSpec, build_table
 from metantk_nas.experiment import memory
 from metantk_nas.experiment.workbench import pick_device
 from metantk_nas.integrations.few_shot import FewShotClassifier
+from metantk_nas.kernels.precision import exact_float32
 from metantk_nas.learners import precision
 from metantk_nas.scorers.registry import METRICS
+from tests.devices import OtherDevice
 from tests.simulated_device import NAME, simulated_device
 from tests.small_search import SMALL
 from tests.test_experiment import same
@@ -28,26 +30,32 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def on_device(monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Call something where ``--device`` means the simulated device, with the memory of a GPU."""
-    users = [module for name, module in sys.modules.items() if name.startswith("metantk_nas.")]
-    for table in (memory.BYTES_PER_ACTIVATION, memory.MAX_CHUNK):
-        monkeypatch.setitem(table, NAME, table["cuda"])
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**33, 2**34))
-    monkeypatch.setattr(precision, "has_bfloat16", lambda _: False)
+def on_device(other_device: OtherDevice, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call something where ``--device`` means the other device; a simulated one has the memory of a GPU."""
+    if other_device is simulated_device:
+        for table in (memory.BYTES_PER_ACTIVATION, memory.MAX_CHUNK):
+            monkeypatch.setitem(table, NAME, table["cuda"])
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**33, 2**34))
 
     def call(function: Call, *args: Any, **kwargs: Any) -> Any:
-        with simulated_device() as device, monkeypatch.context() as patch:
-            for module in users:
-                if getattr(module, "pick_device", None) is pick_device:
-                    patch.setattr(module, "pick_device", lambda _: device)
-            return function(*args, **kwargs)
+        with other_device() as device:
+            return call_on(device, function, *args, **kwargs)
 
     return call
 
 
 def on_processor(function: Call, *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
+    return call_on(torch.device("cpu"), function, *args, **kwargs)
+
+
+def call_on(device: torch.device, function: Call, *args: Any, **kwargs: Any) -> Any:
+    """Call something where ``--device`` means this device, and all is computed in float32."""
+    with pytest.MonkeyPatch.context() as patch, exact_float32():
+        patch.setattr(precision, "has_bfloat16", lambda _: False)
+        for name, module in sys.modules.items():
+            if name.startswith("metantk_nas.") and getattr(module, "pick_device", None) is pick_device:
+                patch.setattr(module, "pick_device", lambda _: device)
+        return function(*args, **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from metantk_nas.episodes.dataset import FewShotDataset, make_dataset
 from metantk_nas.episodes.episode import Episode, EpisodeSampler
 from metantk_nas.errors import UsageError
 from metantk_nas.evaluation import evaluate
+from metantk_nas.kernels.precision import exact_float32
 from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_parameters, n_outputs
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.registry import make_learner, make_train_settings
@@ -27,7 +28,7 @@ from metantk_nas.networks.init import initialise
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.rng import numpy_generator
 from metantk_nas.spaces.load import load_space
-from tests.simulated_device import simulated_device
+from tests.devices import OtherDevice
 
 N_WAY, IMAGE_SIZE = 5, 16
 DARTS_CELL = (
@@ -127,9 +128,7 @@ class LearnerContract:
         )
         assert found.mean - found.ci95 > max(untrained.mean, self.least_accuracy)
 
-    def test_a_device_finds_what_the_processor_finds(self) -> None:
-        """On a device that does not mix with the processor, as a GPU does not."""
-
+    def test_a_device_finds_what_the_processor_finds(self, other_device: OtherDevice) -> None:
         def found(device: torch.device) -> list[float]:
             model = make_model(self.learner, width=4)
             settings = self.train_settings(train_budget=2, meta_batch_size=1, validate_every=1, n_validation_episodes=2)
@@ -137,9 +136,10 @@ class LearnerContract:
             novel = evaluate(bind(self.learner, model), episodes("novel"), 2, device=device)
             return [novel.mean, *(value for point in curve for value in (point.train_loss, point.validation_accuracy))]
 
-        with simulated_device() as device:
-            on_device = found(device)
-        assert on_device == pytest.approx(found(torch.device("cpu")), rel=1e-4)
+        with exact_float32():
+            with other_device() as device:
+                on_device = found(device)
+            assert on_device == pytest.approx(found(torch.device("cpu")), rel=1e-4)
 
     def test_it_trains_in_bfloat16_or_says_that_it_does_not(self) -> None:
         if not self.learner.half_precision:

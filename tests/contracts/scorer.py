@@ -21,8 +21,8 @@ from metantk_nas.scorers.setup import KernelSettings, ScoringSetup
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
 from tests.contracts.space import draw
+from tests.devices import OtherDevice
 from tests.networks.chunks import SPACES, small
-from tests.simulated_device import simulated_device
 
 CPU = torch.device("cpu")
 IN_ANOTHER_PROCESS = "from tests.contracts.scorer import all_findings; print(all_findings())"
@@ -106,11 +106,10 @@ class ScorerContract:
         assert_close(scorer.score(chunk[::-1], 0), together[::-1])
         assert len({tuple(found.values()) for found in values(together)}) > 1
 
-    def test_a_device_finds_what_the_processor_finds(self) -> None:
-        """On a device that does not mix with the processor, as a GPU does not."""
+    def test_a_device_finds_what_the_processor_finds(self, other_device: OtherDevice) -> None:
         setup: dict[str, Any] = {"space": "darts_fewshot", "dtype": torch.float64}
         chunk = self.chunk(setup["space"], n=2)
-        with simulated_device() as device:
+        with other_device() as device:
             found = self.make(**setup, device=device).score(chunk, 0)
         assert_close(found, self.make(**setup).score(chunk, 0))
 

@@ -10,6 +10,8 @@ from tests.contracts.features import FeatureCase, feature_case
 from tests.contracts.gradients import check_meta_gradient, smooth_case
 from tests.contracts.learner import LearnerContract, in_double, make_model, predict
 from tests.contracts.learner import episodes as some_episodes
+from tests.devices import OtherDevice
+from tests.simulated_device import simulated_device
 
 
 class TestMatchingNet(LearnerContract):
@@ -20,8 +22,10 @@ class TestFullContext(LearnerContract):
     name = "matching_net"
     settings = {"full_context": True}  # noqa: RUF012 (a constant of the test)
 
-    def test_a_device_finds_what_the_processor_finds(self) -> None:
-        pytest.skip("PyTorch has an LSTM of its own for GPUs, which a simulated one cannot have")
+    def test_a_device_finds_what_the_processor_finds(self, other_device: OtherDevice) -> None:
+        if other_device is simulated_device:
+            pytest.skip("PyTorch has an LSTM of its own for GPUs, which a simulated one cannot have")
+        super().test_a_device_finds_what_the_processor_finds(other_device)
 
     def test_the_order_of_support_images_does_not_matter(self) -> None:  # type: ignore[override]  # of other tests
         """It does: an LSTM reads them in turn, forwards and backwards. Read from the other end, both change places."""
