@@ -45,6 +45,8 @@ class Reptile(AbstractInnerLoop):
     Args:
         inner_optimiser: ``"sgd"``, plain gradient descent, or ``"adam"``.
         inner_lr: learning rate of the inner loop.
+        inner_lr_test: learning rate when adapting to new classes; the same where None. A handful of images asks for
+            smaller steps than the batches of training do, and for more of them.
         inner_steps: k, steps while training.
         inner_steps_test: steps when adapting to new classes.
         inner_batch_size: images of a minibatch, at least.
@@ -52,6 +54,7 @@ class Reptile(AbstractInnerLoop):
 
     inner_optimiser: Literal["sgd", "adam"] = "sgd"
     inner_lr: float = 0.1
+    inner_lr_test: float | None = None
     inner_steps: int = 5
     inner_steps_test: int = 10
     inner_batch_size: int = 10
@@ -72,7 +75,7 @@ class Reptile(AbstractInnerLoop):
         n_batches = max(1, len(labels) // self.inner_batch_size)
         batches = [(images[j::n_batches], labels[j::n_batches]) for j in range(n_batches)]
         start = detached(weights(parameters))
-        end = self._trained(model, start, batches, steps=self.inner_steps)
+        end = self._trained(model, start, batches, lr=self.inner_lr, steps=self.inner_steps)
         loss, logits = query_loss(model, end, episode)
         way_back = {name: value - end[name] for name, value in start.items()}
         return EpisodeLoss(loss + zero_with_gradient(way_back, parameters), logits)
@@ -81,9 +84,12 @@ class Reptile(AbstractInnerLoop):
         self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, *, steps: int
     ) -> Parameters:
         """Train on the support set."""
-        return self._trained(model, detached(weights(parameters)), [(images, labels)], steps=steps)
+        lr = self.inner_lr if self.inner_lr_test is None else self.inner_lr_test
+        return self._trained(model, detached(weights(parameters)), [(images, labels)], lr=lr, steps=steps)
 
-    def _trained(self, model: MetaModel, fast: Parameters, batches: Sequence[Batch], *, steps: int) -> Parameters:
+    def _trained(
+        self, model: MetaModel, fast: Parameters, batches: Sequence[Batch], *, lr: float, steps: int
+    ) -> Parameters:
         """Take ``steps`` steps, each on the next batch."""
         moments = {name: torch.zeros_like(value) for name, value in fast.items()}
         for step in range(steps):
@@ -97,5 +103,5 @@ class Reptile(AbstractInnerLoop):
                 gradients = {
                     name: part / ((moments[name] / unbiased).sqrt() + ADAM_EPSILON) for name, part in gradients.items()
                 }
-            fast = {name: value - self.inner_lr * gradients[name] for name, value in fast.items()}
+            fast = {name: value - lr * gradients[name] for name, value in fast.items()}
         return fast

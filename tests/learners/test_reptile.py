@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.errors import UsageError
-from metantk_nas.learners.base import MetaModel
+from metantk_nas.learners.base import MetaModel, meta_parameters
 from metantk_nas.learners.maml import Maml
 from metantk_nas.learners.reptile import Reptile
 from tests.contracts.gradients import gradient, smooth_case
@@ -65,6 +65,16 @@ def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that
         torch.testing.assert_close(all_rows[name], 0.1 * plain[name])
         torch.testing.assert_close(after_one[name], 0.1 * g_1[name])
         torch.testing.assert_close(after_two[name], 0.1 * (g_1[name] + fomaml[name]))
+
+
+def test_adapting_has_a_rate_of_its_own() -> None:
+    learner = Reptile(inner_lr=0.5, inner_lr_test=0.02, inner_steps_test=3)
+    model, episode = smooth_case(learner)
+    task = (episode.support_images, episode.support_labels, episode.n_way)
+    found = learner.adapt(model, meta_parameters(learner, model), *task)(episode.query_images)
+    expected = Maml(inner_lr=0.02, inner_steps_test=3).adapt(model, meta_parameters(learner, model), *task)
+    torch.testing.assert_close(found, expected(episode.query_images))
+    torch.testing.assert_close(gradient(learner, model, episode), gradient(Reptile(inner_lr=0.5), model, episode))
 
 
 def test_an_unknown_inner_optimiser_is_refused() -> None:
