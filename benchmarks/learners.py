@@ -48,8 +48,7 @@ from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_par
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.registry import LEARNERS, make_learner
 from metantk_nas.learners.saved import NetworkSpec, load_learner
-from metantk_nas.networks.build import CONV4
-from metantk_nas.networks.conv4 import Conv4
+from metantk_nas.networks.conv4 import CONV4, Conv4
 from metantk_nas.results import read_json, write_json
 
 DATA = Path(os.environ.get("METANTK_DATA") or Path(__file__).parents[2] / "shared" / "data")

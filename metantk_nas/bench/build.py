@@ -32,7 +32,8 @@ from metantk_nas.learners import trainer
 from metantk_nas.learners.base import MetaModel, n_outputs
 from metantk_nas.learners.checkpoint import CurvePoint
 from metantk_nas.learners.sources import training_source
-from metantk_nas.networks.build import CONV4, build_network
+from metantk_nas.networks.build import build_network
+from metantk_nas.networks.conv4 import CONV4
 from metantk_nas.networks.cost import CostModel
 from metantk_nas.results import check_width, read_json, write_json, write_text
 from metantk_nas.rng import child_seed

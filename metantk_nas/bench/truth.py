@@ -18,7 +18,7 @@ from metantk_nas.bench.build import TABLE_FILE
 from metantk_nas.bench.official import is_official, official_table
 from metantk_nas.episodes.request import Progress
 from metantk_nas.errors import GenotypeError, UsageError, brief_text, unknown_name
-from metantk_nas.networks.build import CONV4
+from metantk_nas.networks.conv4 import CONV4
 from metantk_nas.results import check_width
 from metantk_nas.spaces.space import Space
 

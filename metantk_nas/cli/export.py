@@ -84,9 +84,9 @@ def export(
 def _subject(ctx: typer.Context, what: str, given: dict[str, Any]) -> Any:
     """Build or read the network that is exported."""
     from metantk_nas.export.record import read_record
-    from metantk_nas.export.subject import is_baseline, is_text, subject_of_arch, subject_of_learner
+    from metantk_nas.export.subject import is_text, subject_of_arch, subject_of_learner
     from metantk_nas.learners.saved import NetworkSpec
-    from metantk_nas.networks.build import resize
+    from metantk_nas.networks.build import is_baseline, resize
     from metantk_nas.spaces.load import load_space
 
     n_way, seed = given["n_way"], given["seed"]

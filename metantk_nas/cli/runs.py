@@ -230,11 +230,13 @@ def train(
     given = dict(locals())
     from metantk_nas.experiment import training
     from metantk_nas.experiment.spec import SearchSpec
+    from metantk_nas.networks.build import is_baseline
 
     if (run is None) == (arch is None):
         raise UsageError("train needs either the directory of a search or --arch TEXT; got both or neither.")
     spec = make_train_spec({**given, "n_query": train_query})
-    search_spec = make_spec(SearchSpec, {**given, "space": arch if arch in ("conv4", "mlp") else space})
+    alone = arch is not None and is_baseline(arch)
+    search_spec = make_spec(SearchSpec, {**given, "space": arch if alone else space})
     training.read_settings(spec)
     words = command_words()
     with progress_bars() as progress:

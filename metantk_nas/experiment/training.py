@@ -32,7 +32,7 @@ from metantk_nas.learners.checkpoint import CURVE_FILE, CurvePoint
 from metantk_nas.learners.registry import LEARNERS, make_learner, make_train_settings
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, save_learner
 from metantk_nas.learners.trainer import TrainSettings
-from metantk_nas.networks.build import CONV4, MLP
+from metantk_nas.networks.build import MLP, is_baseline
 from metantk_nas.report.html import write_report
 from metantk_nas.report.plots import Tables, draw_plots
 from metantk_nas.results import read_json, write_json, write_text
@@ -137,7 +137,7 @@ def train_arch(
     """Train one given architecture.
 
     Args:
-        arch: architecture text, or ``"conv4"``.
+        arch: architecture text, or ``"conv4"`` and the like.
         search: names space, data and image size; the rest does not matter.
         spec: how to train.
         out: directory for the results.
@@ -151,7 +151,7 @@ def train_arch(
     refuse_foreign(out)
     space = None
     entrant = Entrant(arch, arch)
-    if arch not in (CONV4, MLP):
+    if not is_baseline(arch):
         space = search.load_space()
         genotype = space.parse(arch)
         entrant = Entrant(space.format(genotype), space.key(genotype))

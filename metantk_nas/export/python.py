@@ -14,16 +14,16 @@ from torch import nn
 from metantk_nas.export.blocks import blocks_for
 from metantk_nas.export.cell_source import INPUTS, WIDTH, cell_class, cell_parameters, listed
 from metantk_nas.export.subject import Subject
-from metantk_nas.networks.build import CONV4, MLP
 from metantk_nas.networks.cell import Cell as CellLayers
 from metantk_nas.networks.conv4 import Conv4
+from metantk_nas.networks.mlp import Mlp
 from metantk_nas.networks.network import CellNetwork
 from metantk_nas.networks.ops import FactorizedReduction
 from metantk_nas.spaces.genotype import Genotype
 
-BASELINES = {
-    CONV4: "Conv-4, the four-block baseline of the few-shot literature.",
-    MLP: "The multi-layer perceptron of the sine benchmark.",
+BASELINES: Mapping[type[nn.Module], str] = {
+    Conv4: "Conv-4, the four-block baseline of the few-shot literature.",
+    Mlp: "The multi-layer perceptron of the sine benchmark.",
 }
 
 _NORMALISE = '''def normalise(images: Tensor) -> Tensor:
@@ -59,7 +59,8 @@ def python_source(subject: Subject, *, weights: str = "") -> str:
 
 def _docstring(subject: Subject, weights: str) -> str:
     space = subject.space
-    lines = [f'"""Network of the search space {space.name}.' if space else f'"""{BASELINES[subject.spec.arch]}', ""]
+    title = f"Network of the search space {space.name}." if space else BASELINES[type(subject.network)]
+    lines = [f'"""{title}', ""]
     if space is not None:
         about = [
             f"{plain[0].upper()}{plain[1:]}." for text in (space.description, space.source) if (plain := _plain(text))
@@ -201,9 +202,12 @@ def _channels_in(module: Any, layers: CellLayers) -> int:
 
 def _conv4(subject: Subject) -> str:
     blocks: Any = subject.network.blocks
-    width = blocks[0][0].out_channels
-    rest = f"*(conv_block({width}, {width}) for _ in range({len(blocks) - 1}))"
-    body = [f"        self.blocks = nn.Sequential(conv_block(in_channels, {width}), {rest})"]
+    widths = ", ".join(str(block[0].out_channels) for block in blocks)
+    body = [
+        f"        widths = in_channels, {widths}",
+        f"        blocks = (conv_block(widths[i], widths[i + 1]) for i in range({len(blocks)}))",
+        "        self.blocks = nn.Sequential(*blocks)",
+    ]
     features = ["        return torch.flatten(self.blocks(images), 1)"]
     return _network_class(subject, "Four blocks of convolutions and a linear head.", body, features)
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from metantk_nas.errors import MetaNTKError, RunError
-from metantk_nas.export.subject import Subject, is_baseline
+from metantk_nas.export.subject import Subject
 from metantk_nas.learners.registry import learner_name
 from metantk_nas.learners.saved import NetworkSpec
+from metantk_nas.networks.build import is_baseline
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import build_space

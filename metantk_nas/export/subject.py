@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metantk_nas.errors import RunError, UsageError
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, load_learner
-from metantk_nas.networks.build import CONV4, MLP
+from metantk_nas.networks.build import is_baseline
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.space import Space
@@ -105,11 +105,6 @@ def require_cells(subject: Subject, form: str) -> tuple[Space, Genotype]:
     if subject.space is None or subject.genotype is None:
         raise UsageError(f"{subject.spec.arch} is not made of cells and has no {form}; expected a genotype of a space.")
     return subject.space, subject.genotype
-
-
-def is_baseline(arch: str) -> bool:
-    """Whether this is a network without cells: Conv-4 or the perceptron of the sine benchmark."""
-    return arch in (CONV4, MLP)
 
 
 def is_text(arch: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from metantk_nas.errors import GenotypeError
-from metantk_nas.networks.conv4 import Conv4
+from metantk_nas.networks.conv4 import CONV4, Conv4, conv4_widths
 from metantk_nas.networks.init import initialise
 from metantk_nas.networks.mlp import Mlp
 from metantk_nas.networks.network import CellNetwork, all_choices, route
@@ -22,8 +22,17 @@ from metantk_nas.spaces.space import Space
 
 Network = TypeVar("Network", bound=nn.Module)
 
-CONV4, MLP = "conv4", "mlp"
-"""Architecture texts of the four-block baseline of the few-shot literature, and of the network for sine waves."""
+MLP = "mlp"
+"""Architecture text of the network for sine waves."""
+
+
+def is_baseline(arch: str) -> bool:
+    """Whether a text names a network that is not made of cells, and needs no space: a Conv-4 or the perceptron.
+
+    Raises:
+        GenotypeError: a Conv-4 that there is not.
+    """
+    return arch == MLP or conv4_widths(arch) is not None
 
 
 def build_network(
@@ -39,7 +48,8 @@ def build_network(
     """Build the stand-alone, trainable model of one architecture.
 
     Args:
-        arch: ``"conv4"``, ``"mlp"``, or a genotype of ``space`` as text or object.
+        arch: ``"conv4"``, a Conv-4 with other filters (see `metantk_nas.networks.conv4.conv4_widths`), ``"mlp"``, or a
+            genotype of ``space`` as text or object.
         space: the search space of ``arch``, with the skeleton to build; not needed for the others.
         n_outputs: logits of the linear head.
         in_channels: channels of the images; numbers of a row for ``"mlp"``.
@@ -54,10 +64,11 @@ def build_network(
     Raises:
         GenotypeError: ``arch`` is not an architecture of ``space``.
     """
+    widths = conv4_widths(arch) if isinstance(arch, str) else None
     with torch.device("meta"):
         network: nn.Module
-        if arch == CONV4:
-            network = Conv4(in_channels=in_channels, n_outputs=n_outputs, norm=norm, image_size=image_size)
+        if widths is not None:
+            network = Conv4(in_channels, n_outputs, width=widths, norm=norm, image_size=image_size)
         elif arch == MLP:
             network = Mlp(in_channels, n_outputs)
         else:
@@ -111,7 +122,7 @@ class ArchNetwork(nn.Module):
     """An architecture as a module that tools which pass plain values (skorch, scikit-learn) can build.
 
     Args:
-        arch: architecture text, or ``"conv4"``.
+        arch: architecture text, or ``"conv4"`` and the like.
         space: name or path of its search space.
         n_outputs: logits.
         in_channels: channels of the images.
@@ -136,7 +147,7 @@ class ArchNetwork(nn.Module):
         image_size: int = 32,
     ) -> None:
         super().__init__()
-        loaded = None if arch == CONV4 else resize(load_space(space), init_channels=init_channels, n_cells=n_cells)
+        loaded = None if is_baseline(arch) else resize(load_space(space), init_channels=init_channels, n_cells=n_cells)
         self.network = build_network(
             arch,
             loaded,

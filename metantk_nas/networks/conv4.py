@@ -1,24 +1,54 @@
 """Conv-4: the four-block baseline of the few-shot literature."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
-from metantk_nas.errors import ShapeError
+from metantk_nas.errors import GenotypeError, ShapeError, brief
 from metantk_nas.networks.norms import NormKind, make_norm
 
+CONV4 = "conv4"
+"""Architecture text of the usual one. ``conv4-32`` has other filters, ``conv4-96-192-384-512`` others in each block."""
+
 N_BLOCKS = 4
+WIDTH = 64
+
+Widths = tuple[int, ...]
+
+_TEXT = re.compile(rf"{CONV4}((?:-[0-9]{{1,4}})*)")
+
+
+def conv4_widths(arch: str) -> Widths | None:
+    """Read the filters of the four blocks from an architecture text; None where it is not about Conv-4.
+
+    Raises:
+        GenotypeError: it is, and has neither one number of filters nor four, or none in a block.
+    """
+    found = _TEXT.fullmatch(arch)
+    if found is None:
+        return None
+    given = [int(number) for number in found[1].split("-")[1:]] or [WIDTH]
+    if len(given) not in (1, N_BLOCKS) or 0 in given:
+        raise GenotypeError(
+            f"architecture {brief(arch)} is no Conv-4; expected {CONV4}, or filters as in {CONV4}-32 for all blocks "
+            f"or {CONV4}-96-192-384-512 for each."
+        )
+    return tuple(given * (N_BLOCKS // len(given)))
 
 
 class Conv4(nn.Module):
     """Four blocks of 3×3 convolution, normalisation, ReLU and 2×2 max pooling, then a linear head.
 
     Vinyals et al. 2016 (arXiv 1606.04080) with the 64 filters of ProtoNet (arXiv 1703.05175). The
-    features are the last block's output, flattened: 64 at 28 pixels, 256 at 32, 1600 at 84.
+    features are the last block's output, flattened: 64 at 28 pixels, 256 at 32, 1600 at 84. MAML has 32 filters for
+    photographs (arXiv 1703.03400), R2-D2 96, 192, 384 and 512 (arXiv 1805.08136; its leaky ReLU, dropout and features
+    of the third block are left out).
 
     Args:
         in_channels: channels of the images.
         n_outputs: logits of the head.
-        width: filters of each block.
+        width: filters of each block, or those of the four.
         image_size: height and width in pixels, at least 16.
         norm: see `metantk_nas.networks.norms.make_norm`. ``"batch_stats"`` is the transductive setting
             of the original MAML code: predictions of an image depend on the images beside it.
@@ -32,7 +62,7 @@ class Conv4(nn.Module):
         in_channels: int = 3,
         n_outputs: int = 5,
         *,
-        width: int = 64,
+        width: int | Widths = WIDTH,
         image_size: int = 32,
         norm: NormKind = "batch",
     ) -> None:
@@ -40,9 +70,9 @@ class Conv4(nn.Module):
         side = image_size // 2**N_BLOCKS
         if side < 1:
             raise ShapeError(f"Conv-4 halves images four times and needs at least 16 pixels; got {image_size}.")
-        widths = [in_channels, *[width] * N_BLOCKS]
+        widths = [in_channels, *(width if isinstance(width, tuple) else [width] * N_BLOCKS)]
         self.blocks = nn.Sequential(*(_block(widths[i], widths[i + 1], norm) for i in range(N_BLOCKS)))
-        self.n_features = width * side * side
+        self.n_features = widths[-1] * side * side
         self.head = nn.Linear(self.n_features, n_outputs)
         self.drop_path_prob = 0.0  # of the networks' protocol; Conv-4 has no paths to drop
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from metantk_nas.export.subject import Subject, subject_of_arch, subject_of_learner
 from metantk_nas.learners.registry import make_learner
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, save_learner
-from metantk_nas.networks.build import CONV4
+from metantk_nas.networks.conv4 import CONV4
 from metantk_nas.networks.norms import NormKind
 from metantk_nas.spaces.genotype import Genotype
 from metantk_nas.spaces.load import load_space
@@ -40,8 +40,8 @@ def short(name: str) -> Space:
     return replace(space, skeleton=replace(SHORT, final_norm=space.skeleton.final_norm))
 
 
-def conv4() -> Subject:
-    return touched(subject_of_arch(NetworkSpec(CONV4, None, 4, 3, IMAGE_SIZE)))
+def conv4(arch: str = CONV4) -> Subject:
+    return touched(subject_of_arch(NetworkSpec(arch, None, 4, 3, IMAGE_SIZE)))
 
 
 def touched(subject: Subject) -> Subject:

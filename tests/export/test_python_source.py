@@ -93,8 +93,9 @@ def test_the_full_networks_of_the_shipped_spaces_agree_to_a_millionth(name, seed
     assert close(found, features(subject, images), 1e-6)
 
 
-def test_conv4_agrees(abroad, tmp_path):
-    subject = conv4()
+@pytest.mark.parametrize("arch", ["conv4", "conv4-8-16-12-20"])
+def test_conv4_agrees(arch, abroad, tmp_path):
+    subject = conv4(arch)
     (path,) = export(subject, "py", tmp_path / "network.py").paths
     found, _ = abroad(path, {"images": subject.images(3)}, weights=subject.network.state_dict())
     assert close(found, features(subject, subject.images(3)), 1e-6)

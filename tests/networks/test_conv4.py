@@ -4,9 +4,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
-from metantk_nas.errors import ShapeError
+from metantk_nas.errors import GenotypeError, ShapeError
 from metantk_nas.networks.build import build_network
-from metantk_nas.networks.conv4 import Conv4
+from metantk_nas.networks.conv4 import Conv4, conv4_widths
 from metantk_nas.networks.norms import NormKind
 
 
@@ -30,6 +30,30 @@ def test_it_is_built_by_its_name() -> None:
     assert isinstance(network, Conv4)
     assert isinstance(network.head, nn.Linear)
     assert network.head.out_features == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "widths"),
+    [
+        ("conv4", (64, 64, 64, 64)),
+        ("conv4-32", (32, 32, 32, 32)),
+        ("conv4-96-192-384-512", (96, 192, 384, 512)),
+        ("conv4-best.pt", None),
+        ("|conv4~0|", None),
+    ],
+)
+def test_the_text_says_how_many_filters(text: str, widths: tuple[int, ...] | None) -> None:
+    assert conv4_widths(text) == widths
+    if widths is not None:
+        network = build_network(text, None, n_outputs=5, in_channels=3, image_size=32)
+        assert tuple(block[0].out_channels for block in network.blocks) == widths  # type: ignore[union-attr]
+        assert network.n_features == 4 * widths[-1]
+
+
+@pytest.mark.parametrize("text", ["conv4-0", "conv4-64-64", "conv4-1-2-3-4-5", "conv4-64-64-64-0"])
+def test_filters_that_do_not_make_four_blocks_are_refused(text: str) -> None:
+    with pytest.raises(GenotypeError, match=f"'{text}' is no Conv-4; expected conv4, or filters as in conv4-32"):
+        build_network(text, None, n_outputs=5, in_channels=3)
 
 
 def test_images_too_small_for_four_poolings_are_refused() -> None:
