@@ -177,9 +177,22 @@ def test_a_log_is_told_once_a_minute_how_far_work_has_got_and_where_it_ended(mon
         clock = iter([190.0])
     assert capfd.readouterr().err.splitlines() == [
         "scoring: 140 of 500, after 60.0 s, about 9 min 0 s left",
-        "scoring: 260 of 500, after 3 min 0 s, about 4 min 0 s left",
+        "scoring: 260 of 500, after 3 min 0 s, about 4 min 30 s left",
         "reading: 7, after 9.00 s",
     ]
+
+
+def test_what_is_left_does_not_depend_on_workers_that_finish_together(monkeypatch, capfd):
+    """Two rows every ten minutes, the second a minute after the first: five minutes a row."""
+    clock = iter([0.0, *(600.0 * pair + when for pair in range(10) for when in (540.0, 600.0))])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(screen, "duration", lambda seconds: f"{seconds:.0f} s")
+    with screen.progress_bars() as report:
+        for done in range(21):
+            report("training", done, 48)
+    lines = capfd.readouterr().err.splitlines()
+    left = [int(line.removesuffix(" s left").rpartition("about ")[2]) for line in lines]
+    assert left[7:] == [300 * (48 - done) for done in range(8, 21)]
 
 
 def test_score_reads_texts_files_and_stdin(tmp_path):

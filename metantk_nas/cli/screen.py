@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ MIN_ARCH = 24
 
 LINE_SECONDS = 60.0
 """Between two lines that tell how far work has got, where no bar can be drawn."""
+
+PACE_LINES, PACE_SECONDS = 8, 3600.0
+"""Lines of a log, and seconds before now, whose pace says how long the rest will take; a training may take minutes, and
+several workers that began together also finish together.
+"""
 
 _ACCURACIES = ("accuracy_1shot", "accuracy_5shot")
 
@@ -51,7 +57,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr) as bars:
+    with Progress(*columns, console=stderr, speed_estimate_period=PACE_SECONDS) as bars:
         tasks: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int) -> None:
@@ -70,15 +76,15 @@ class _ProgressLines:
 
     def __call__(self, label: str, done: int, total: int) -> None:
         now = time.monotonic()
-        work = self._works.setdefault(label, _Work(label, begun=now, said=now, done_then=done))
+        work = self._works.setdefault(label, _Work(label, begun=now, lines=deque([(now, done)], PACE_LINES)))
         work.done, work.total = done, total
-        if now - work.said >= LINE_SECONDS:
+        if now - work.lines[-1][0] >= LINE_SECONDS:
             work.say(now)
 
     def finish(self) -> None:
         """Say where everything ended, unless a line has said so."""
         for work in self._works.values():
-            if work.done_then != work.done or work.said == work.begun:
+            if not work.told or work.lines[-1][1] != work.done:
                 work.say(time.monotonic())
 
 
@@ -89,27 +95,29 @@ class _Work:
     Args:
         label: what is being done.
         begun: when it was reported first.
-        said: when the last line was printed, or ``begun``.
-        done_then: what was done at that time.
+        lines: of the last lines, when and what was done; before there are so many, also of the first report.
         done: what is done.
         total: what there is to do, 0 where it is not known.
+        told: whether a line was printed.
     """
 
     label: str
     begun: float
-    said: float
-    done_then: int
+    lines: deque[tuple[float, int]]
     done: int = 0
     total: int = 0
+    told: bool = False
 
     def say(self, now: float) -> None:
-        """Print a line; what is left is judged by the pace since the line before."""
+        """Print a line; what is left is judged by the pace of the last lines."""
         parts = [f"{self.label}: {self.done:,}" + (f" of {self.total:,}" if self.total else "")]
         parts.append(f"after {duration(now - self.begun)}")
-        if self.done_then < self.done < self.total:
-            left = (now - self.said) / (self.done - self.done_then) * (self.total - self.done)
+        then, done_then = self.lines[0]
+        if done_then < self.done < self.total:
+            left = (now - then) / (self.done - done_then) * (self.total - self.done)
             parts.append(f"about {duration(left)} left")
-        self.said, self.done_then = now, self.done
+        self.lines.append((now, self.done))
+        self.told = True
         stderr.print(escape(", ".join(parts)), highlight=False, soft_wrap=True)
 
 
