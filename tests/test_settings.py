@@ -91,6 +91,7 @@ def test_words_on_the_command_line(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"inner_lrr": 0.1}, "available: (?!.*seed).*inner_lr, .*outer_lr.*Did you mean 'inner_lr'"),
         ({"schedule": "cosin"}, "schedule 'cosin' not found.*Did you mean 'cosine'"),
         ({"optimiser": "adamm"}, "optimiser 'adamm' not found"),
         ({"inner_lr": "fast"}, "inner_lr is 'fast'; expected a number"),

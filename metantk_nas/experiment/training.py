@@ -19,7 +19,7 @@ from metantk_nas.episodes.check import CHOOSING, JUDGING, TRAINING, left_out_not
 from metantk_nas.episodes.episode import EpisodeSampler
 from metantk_nas.episodes.request import Progress
 from metantk_nas.episodes.sine import SINE
-from metantk_nas.errors import RunError, UsageError
+from metantk_nas.errors import RunError, UsageError, unknown_name
 from metantk_nas.evaluation import Evaluation, evaluate, remembered_features
 from metantk_nas.experiment.problems import ImageProblem, SineProblem
 from metantk_nas.experiment.scoring import load_ranking, read_spec, refuse_foreign
@@ -37,6 +37,7 @@ from metantk_nas.report.html import write_report
 from metantk_nas.report.plots import Tables, draw_plots
 from metantk_nas.results import read_json, write_json, write_text
 from metantk_nas.rng import child_seed
+from metantk_nas.settings import default_settings
 from metantk_nas.spaces.space import Space
 
 
@@ -274,6 +275,11 @@ def read_settings(spec: TrainSpec) -> tuple[AbstractLearner, TrainSettings]:
     learner_fields = LEARNERS[spec.learner].settings if spec.learner in LEARNERS else {}
     learner = make_learner(spec.learner, **{name: value for name, value in given.items() if name in learner_fields})
     rest = {name: value for name, value in given.items() if name not in learner_fields}
+    outer_fields = default_settings(TrainSettings).keys()
+    unknown = [name for name in rest if name not in outer_fields]
+    if unknown:
+        known = {*learner_fields, *outer_fields} - {"seed"}
+        raise unknown_name(f"setting of learner {spec.learner!r} and its outer loop:", unknown[0], known)
     if spec.train_way is not None and not takes_any_way(learner):
         able = ", ".join(name for name, info in LEARNERS.items() if takes_any_way(info.factory))
         raise UsageError(
