@@ -84,7 +84,7 @@ class _ProgressLines:
     def finish(self) -> None:
         """Say where everything ended, unless a line has said so."""
         for work in self._works.values():
-            if not work.told or work.lines[-1][1] != work.done:
+            if len(work.lines) == 1 or work.lines[-1][1] != work.done:
                 work.say(time.monotonic())
 
 
@@ -98,7 +98,6 @@ class _Work:
         lines: of the last lines, when and what was done; before there are so many, also of the first report.
         done: what is done.
         total: what there is to do, 0 where it is not known.
-        told: whether a line was printed.
     """
 
     label: str
@@ -106,7 +105,6 @@ class _Work:
     lines: deque[tuple[float, int]]
     done: int = 0
     total: int = 0
-    told: bool = False
 
     def say(self, now: float) -> None:
         """Print a line; what is left is judged by the pace of the last lines."""
@@ -117,7 +115,6 @@ class _Work:
             left = (now - then) / (self.done - done_then) * (self.total - self.done)
             parts.append(f"about {duration(left)} left")
         self.lines.append((now, self.done))
-        self.told = True
         stderr.print(escape(", ".join(parts)), highlight=False, soft_wrap=True)
 
 
