@@ -38,8 +38,8 @@ class NetworkSpec:
     in_channels: int
     image_size: int
 
-    def build(self, norm: NormKind, *, seed: int = 0) -> nn.Module:
-        """Build the network, with the learner's ``norm`` and weights drawn from ``seed``."""
+    def build(self, norm: NormKind, *, seed: int = 0, meta: bool = False) -> nn.Module:
+        """Build the network, with the learner's ``norm`` and weights drawn from ``seed``; ``meta`` takes no memory."""
         return build_network(
             self.arch,
             self.space,
@@ -48,6 +48,7 @@ class NetworkSpec:
             norm=norm,
             seed=seed,
             image_size=self.image_size,
+            meta=meta,
         )
 
 
@@ -110,6 +111,9 @@ def load_learner(path: Path, *, device: torch.device | str = "cpu") -> TrainedLe
         learner = make_learner(content["learner"], **content["settings"])
         record = content["network"]
         network = NetworkSpec(**{**record, "space": record["space"] and _space_from(record["space"])})
+        described = network.build(learner.norm, meta=True).state_dict().values()
+        if sum(value.nbytes for value in described) > path.stat().st_size:
+            raise ValueError("its network has more weights than the file")
         model = learner.make_model(network.build(learner.norm))
         model.load_state_dict(content["weights"])
         mean, std = tuple(content["mean"]), tuple(content["std"])

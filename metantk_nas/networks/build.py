@@ -44,6 +44,7 @@ def build_network(
     norm: NormKind = "batch",
     seed: int = 0,
     image_size: int = 32,
+    meta: bool = False,
 ) -> nn.Module:
     """Build the stand-alone, trainable model of one architecture.
 
@@ -56,6 +57,7 @@ def build_network(
         norm: see `metantk_nas.networks.norms.make_norm`.
         seed: seed of the weights.
         image_size: height and width in pixels; only Conv-4, whose features are not pooled, needs it.
+        meta: leave it on PyTorch's meta device, where weights have shapes and no memory.
 
     Returns:
         A module with ``features(images)``, ``forward(images)``, ``n_features``, ``head`` and
@@ -73,6 +75,8 @@ def build_network(
             network = Mlp(in_channels, n_outputs)
         else:
             network = _cell_network(arch, space, n_outputs=n_outputs, in_channels=in_channels, norm=norm)
+    if meta:
+        return network
     network.to_empty(device="cpu")
     initialise(network, seed, kaiming_head=False)
     return _channels_last(network)

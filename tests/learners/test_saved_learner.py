@@ -71,3 +71,18 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(tmp_path: Path) ->
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none\.pt is not a trained learner that can be read.*No such file"):
         load_learner(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("claim", [{"arch": "conv4-1024"}, {"n_outputs": 10**7}])
+def test_a_network_that_is_larger_than_its_file_is_refused_before_it_is_built(
+    claim: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pt"
+    learner, spec = make_learner("protonet"), NetworkSpec("conv4", None, 5, 1, 16)
+    save_learner(TrainedLearner(learner, learner.make_model(spec.build(learner.norm)), spec, (0.0,), (1.0,)), path)
+    content = torch.load(path, weights_only=True)
+    content["network"] |= claim
+    torch.save(content, path)
+    monkeypatch.setattr(torch.nn.Module, "to_empty", None)  # what takes the memory
+    with pytest.raises(RunError, match="its network has more weights than the file"):
+        load_learner(path)
