@@ -13,26 +13,28 @@ CONV4 = "conv4"
 
 N_BLOCKS = 4
 WIDTH = 64
+MAX_WIDTH = 2048
+"""Filters of a block, at most: with as many in all four, weights take half a gigabyte."""
 
 Widths = tuple[int, ...]
 
-_TEXT = re.compile(rf"{CONV4}((?:-[0-9]{{1,4}})*)")
+_TEXT = re.compile(rf"{CONV4}((?:-[0-9]{{1,9}})*)")
 
 
 def conv4_widths(arch: str) -> Widths | None:
     """Read the filters of the four blocks from an architecture text; None where it is not about Conv-4.
 
     Raises:
-        GenotypeError: it is, and has neither one number of filters nor four, or none in a block.
+        GenotypeError: it is, and has neither one number of filters nor four, or one that is out of range.
     """
     found = _TEXT.fullmatch(arch)
     if found is None:
         return None
     given = [int(number) for number in found[1].split("-")[1:]] or [WIDTH]
-    if len(given) not in (1, N_BLOCKS) or 0 in given:
+    if len(given) not in (1, N_BLOCKS) or not all(0 < width <= MAX_WIDTH for width in given):
         raise GenotypeError(
             f"architecture {brief(arch)} is no Conv-4; expected {CONV4}, or filters as in {CONV4}-32 for all blocks "
-            f"or {CONV4}-96-192-384-512 for each."
+            f"or {CONV4}-96-192-384-512 for each, from 1 to {MAX_WIDTH:,}."
         )
     return tuple(given * (N_BLOCKS // len(given)))
 
