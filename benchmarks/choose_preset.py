@@ -32,12 +32,12 @@ import numpy as np
 import pandas as pd
 
 from metantk_nas.bench.choose import Cells, Choice, Form, Objective, Search, choose, make_part
-from metantk_nas.bench.correlate import RANKING_FILE, SIZES, Scores, correlate, read_scores
+from metantk_nas.bench.correlate import RANKING_FILE, SIZES, Scores, correlate, read_scores, recorded_space
 from metantk_nas.bench.stability import read_repeats, stability
 from metantk_nas.bench.truth import Truth, read_truth
 from metantk_nas.bench.validate import CHOSEN, Validation, on_all_cells, summarize, validate
 from metantk_nas.errors import MetaNTKError, UsageError, unknown_name
-from metantk_nas.results import read_json, write_text
+from metantk_nas.results import write_text
 from metantk_nas.scorers.registry import OPPOSITE, PRESETS, asked_for, rank_rule
 from metantk_nas.spaces.load import load_space
 from metantk_nas.types import RankRule
@@ -76,9 +76,7 @@ class Run:
 def read_run(text: str, default_space: str) -> Run:
     """Read ``[LABEL=]PATH``."""
     label, _, path = ("", "", text) if Path(text).exists() else text.rpartition("=")
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else {}
-    return Run(label, Path(path), manifest.get("spec", {}).get("space", default_space))
+    return Run(label, Path(path), recorded_space(Path(path)) or default_space)
 
 
 def read_named_truth(text: str, spaces: Iterable[str]) -> tuple[Truth, str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 
+import pandas as pd
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -248,6 +249,20 @@ def test_bench_builds_a_table_and_compares_scores_with_it(tmp_path):
     assert all(row["n"] == 4 for row in found.values())
     assert "Agreement over 4 architectures" in run("bench", "correlate", tmp_path / "run", *options).stdout
     assert (tmp_path / "found" / "correlation.html").exists()
+
+
+def test_bench_correlate_takes_the_space_from_the_run(tmp_path):
+    small = ["--image-size", 16, "--init-channels", 4, "--n-cells", 3, "--repeats", 1, "--device", "cpu"]
+    search = ["search", "--space", "darts_fewshot", "--rank-by", "params,macs", "--budget", 4]
+    run(*search, *small, "--out", tmp_path / "run")
+    ranking = pd.read_csv(tmp_path / "run" / "ranking.csv")
+    ranking.assign(accuracy=[0.4, 0.3, 0.2, 0.1])[["arch", "accuracy"]].to_csv(tmp_path / "truth.csv", index=False)
+    options = ["--truth", tmp_path / "truth.csv", "--out", tmp_path / "found"]
+    done = run("bench", "correlate", tmp_path / "run" / "ranking.csv", *options)
+    assert "Agreement over 4 architectures" in done.stdout
+    refused = run("bench", "correlate", tmp_path / "run", *options, "--space", "nas_bench_201")
+    assert refused.exit_code == 2
+    assert "is not about nas_bench_201" in refused.output
 
 
 def every_command(group=None, words=()):

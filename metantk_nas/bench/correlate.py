@@ -22,7 +22,7 @@ from metantk_nas.errors import UsageError, unknown_name
 from metantk_nas.networks.cost import CostModel
 from metantk_nas.report.correlation import Findings, draw_findings, render_findings, score_label
 from metantk_nas.report.words import fixed, metric_name
-from metantk_nas.results import Ranking, write_text
+from metantk_nas.results import Ranking, read_json, write_text
 from metantk_nas.rng import child_seed
 from metantk_nas.scorers.registry import METRICS
 from metantk_nas.spaces.space import Space
@@ -127,6 +127,18 @@ def read_scores(
     rows = rows.join(frame[wanted].astype(float))
     name = path.parent.name if path.name == RANKING_FILE else path.stem
     return Scores(name, rows, {score: directions.get(score, True) for score in wanted}, baseline)
+
+
+def recorded_space(path: Path) -> str | None:
+    """Return the search space that the manifest of a run names; None where there is no manifest of a search.
+
+    Args:
+        path: directory of a run, or a file in it.
+    """
+    manifest = (path if path.is_dir() else path.parent) / "manifest.json"
+    spec = read_json(manifest).get("spec") if manifest.exists() else None
+    space = spec.get("space") if isinstance(spec, dict) else None
+    return space if isinstance(space, str) else None
 
 
 def correlate(

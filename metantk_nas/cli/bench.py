@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from metantk_nas.cli import complete
 from metantk_nas.cli import options as opt
 from metantk_nas.cli.given import command_words, make_spec, read_settings
 from metantk_nas.cli.screen import print_correlation, print_json, print_note, print_table_rows, progress_bars, stdout
@@ -31,6 +32,15 @@ TableOut = Annotated[
 ScoreFiles = Annotated[
     list[Path],
     typer.Argument(help="Directories of searches, rankings, or CSV files with scores.", show_default=False),
+]
+ScoredSpace = Annotated[
+    str | None,
+    typer.Option(
+        help="Search space of the scores (that of the runs, or nas_bench_201).",
+        autocompletion=complete.spaces,
+        show_default=False,
+        rich_help_panel=opt.WHAT,
+    ),
 ]
 TruthPath = Annotated[
     Path,
@@ -116,7 +126,7 @@ def build(
 def correlate(
     scores: ScoreFiles,
     truth: TruthPath,
-    space: opt.Space = "nas_bench_201",
+    space: ScoredSpace = None,
     column: Column = None,
     where: Where = None,
     columns: Columns = "",
@@ -135,12 +145,12 @@ def correlate(
     Writes correlation.csv, correlation.png and correlation.html.
     """
     from metantk_nas.bench.correlate import correlate as measure
-    from metantk_nas.bench.correlate import read_scores, write_correlation
+    from metantk_nas.bench.correlate import read_scores, recorded_space, write_correlation
     from metantk_nas.bench.truth import read_truth
     from metantk_nas.spaces.load import load_space
 
     names = [name.strip() for name in columns.split(",") if name.strip()]
-    loaded = load_space(space)
+    loaded = load_space(space or next(filter(None, map(recorded_space, scores)), "nas_bench_201"))
     rows = {name: str(text) for name, text in read_settings(where or [], "--where protocol=rfs").items()}
     with progress_bars() as progress:
         reached = read_truth(truth, loaded, column, where=rows, cache_dir=out, progress=progress)

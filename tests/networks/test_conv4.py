@@ -50,7 +50,9 @@ def test_the_text_says_how_many_filters(text: str, widths: tuple[int, ...] | Non
         assert network.n_features == 4 * widths[-1]
 
 
-@pytest.mark.parametrize("text", ["conv4-0", "conv4-64-64", "conv4-1-2-3-4-5", "conv4-64-64-64-0", "conv4-2049", "conv4-99999"])
+@pytest.mark.parametrize(
+    "text", ["conv4-0", "conv4-64-64", "conv4-1-2-3-4-5", "conv4-64-64-64-0", "conv4-2049", "conv4-99999"]
+)
 def test_filters_that_do_not_make_four_blocks_are_refused(text: str) -> None:
     with pytest.raises(GenotypeError, match=f"'{text}' is no Conv-4; expected conv4, or filters as in conv4-32"):
         build_network(text, None, n_outputs=5, in_channels=3)
