@@ -23,9 +23,6 @@ from metantk_nas.networks.own import Factory
 from metantk_nas.results import Ranking, write_json
 from metantk_nas.settings import check_settings
 
-_BESIDE_MODULES = {"rank_by": "few-shot-module"}
-"""The default rule has parts that only networks of cells have."""
-
 
 def search(
     *,
@@ -74,8 +71,7 @@ def score(
     Args:
         archs: architecture texts of the space.
         modules: modules of one's own to rank beside them, by name: factories or modules. What is done to them first
-            stands in `metantk_nas.networks.own.OwnModule`; their scores are not kept. With modules the ranking is by
-            ``few-shot-module`` unless ``rank_by`` says otherwise.
+            stands in `metantk_nas.networks.own.OwnModule`; their scores are not kept.
         out: directory that keeps the scores; nothing is kept where None.
         command: as in `search`.
         progress: as in `search`.
@@ -86,7 +82,7 @@ def score(
         GenotypeError: a text is not an architecture of the space.
         UsageError: a module cannot be scored; names the layer, or the metric.
     """
-    spec = _spec(SearchSpec, {**(_BESIDE_MODULES if modules else {}), **settings})
+    spec = _spec(SearchSpec, settings)
     with TemporaryDirectory() as folder:
         run = Path(out) if out is not None else Path(folder) / "scores"
         if not modules:
@@ -111,7 +107,7 @@ def score_module(
     Args:
         module: a module, what builds one, or ``"package.module:factory"``.
         dataset: images to draw episodes from; those of the setting ``data`` where None.
-        settings: fields of `SearchSpec`, such as ``data="omniglot"``, ``n_way=5`` or ``metrics="naswot,synflow"``.
+        settings: fields of `SearchSpec`, such as ``data="omniglot"``, ``n_way=5`` or ``metrics="naswot,zen_score"``.
 
     Returns:
         ``arch`` and ``key`` (the module's name), ``status``, ``reason``, the mean over repeats and ``_sd`` of every
@@ -120,7 +116,7 @@ def score_module(
     Raises:
         UsageError: the module cannot be scored; names the layer, or the metric.
     """
-    spec = _spec(SearchSpec, {**_BESIDE_MODULES, **settings})
+    spec = _spec(SearchSpec, settings)
     bench = Workbench.of(spec)
     if dataset is not None:
         bench = replace(bench, dataset=dataset)

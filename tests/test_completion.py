@@ -46,7 +46,7 @@ def test_every_kind_of_name_is_completed():
     assert "metaoptnet" in complete.learners("meta")
     assert "glyphs" in complete.data("gl")
     assert complete.objectives("params,sco") == ["params,score"]
-    assert complete.rank_presets("metantk,") == ["metantk,few-shot", "metantk,few-shot-module", "metantk,metantk-nas"]
+    assert complete.rank_presets("metantk,") == ["metantk,few-shot", "metantk,few-shot-nb201", "metantk,metantk-nas"]
 
 
 def test_lists_are_completed_behind_the_last_comma_with_what_is_not_there_yet():

@@ -78,7 +78,7 @@ def test_a_manifest_says_what_every_measured_column_is():
 
 def test_the_default_ranking_sums_the_ranks_of_its_parts_and_breaks_ties_by_the_trace(finished):
     ok = table(finished).query("status == 'ok'")
-    parts = sum(ok[name].rank(ascending=False) for name in ("naswot", "n_linear_regions", "params"))
+    parts = sum(ok[name].rank(ascending=False) for name in ("synflow", "params"))
     trace = ok["trace"].rank(ascending=False)
     np.testing.assert_allclose(ok["score"], ok["condition_number"].rank() + parts + (trace - 1) / (2 * len(ok)))
 

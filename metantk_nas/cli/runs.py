@@ -115,7 +115,6 @@ def search(
 
 
 def score(
-    ctx: typer.Context,
     archs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -127,8 +126,7 @@ def score(
         typer.Option(
             metavar="PACKAGE:FACTORY",
             help="Also your own network, a class or function that returns an nn.Module. It is made comparable: batch "
-            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs. May be repeated. The "
-            "ranking is then by few-shot-module: what any network has.",
+            "norm becomes group norm, weights are drawn anew, it gets a head of n_way outputs. May be repeated.",
             rich_help_panel=opt.WHAT,
         ),
     ] = None,
@@ -174,8 +172,6 @@ def score(
     from metantk_nas.experiment.spec import SearchSpec
 
     chosen = {name: given[name] for name in field_names(SearchSpec) if name in given}
-    if module and is_default(ctx, "rank_by"):
-        del chosen["rank_by"]
     chosen["modules"] = {text: load_factory(text) for text in module or []}
     texts = read_archs(archs or []) if archs or not module else []
     with progress_bars() as progress:

@@ -85,7 +85,8 @@ class OwnModule:
     """A module of one's own, and how it is made comparable with the architectures of a space.
 
     - **Batch normalisation** (`nn.BatchNorm2d`) is replaced as in candidates: by group normalisation of
-      ``min(16, C)`` groups, so that rows are independent; by whatever else a scorer asks of candidates.
+      ``min(16, C)`` groups, so that rows are independent; by whatever else a scorer asks of candidates. Where it asks
+      for no normalisation, group normalisation of the module's own (`nn.GroupNorm`) goes, too.
     - **Weights** of convolutions and linear layers are drawn as those of candidates are, by layer name and seed; biases
       are zero. Trained weights are not kept: the ranking compares untrained networks. Other parameters stay as the
       factory made them, with PyTorch's generator seeded for each repeat.
@@ -123,6 +124,8 @@ class OwnModule:
         for name, module in list(network.body.named_modules()):
             if type(module) is nn.BatchNorm2d:
                 network.body.set_submodule(name, make_norm(norm, module.num_features, affine=module.affine))
+            elif type(module) is nn.GroupNorm and norm == "none":
+                network.body.set_submodule(name, nn.Identity())
         initialise(network.body, seed, kaiming_head=True)
         if network.new_head is not None:
             initialise(nn.ModuleDict({HEAD: network.new_head}), seed, kaiming_head=True)

@@ -165,7 +165,7 @@ class LinearRegionScorer(AbstractScorer):
         if isinstance(space, OwnModule):
             raise UsageError(
                 f"n_linear_regions is counted on a thin copy of a network of cells, and module {space.name!r} has "
-                "none; leave this metric out, for example with --rank-by few-shot-module."
+                "none; leave this metric out, for example with --rank-by few-shot."
             )
         n_types = len(space.cell_types)
         reduce_at = (Fraction(1, 2),) if n_types > 1 else ()

@@ -105,19 +105,19 @@ def _rule(name: str, *parts: str, combine: Combine = "rank_sum", ties: str = "")
 
 
 _PRESETS = (
-    _rule("few-shot", "condition_number", "naswot", "n_linear_regions", "params", ties="trace"),
-    _rule("few-shot-module", "condition_number", "params", ties="trace"),
+    _rule("few-shot", "condition_number", "synflow", "params", ties="trace"),
+    _rule("few-shot-nb201", "condition_number", "naswot", "n_linear_regions", "params", ties="trace"),
     _rule("metantk", "condition_number", "trace"),
     _rule("metantk-nas", "condition_number", "n_linear_regions", combine="dense_rank_sum"),
 )
 PRESETS: dict[str, RankRule] = {rule.name: rule for rule in _PRESETS}
 """Ranking presets.
 
-``few-shot``, the default, was chosen by trained few-shot accuracies (``results/README.md``): how evenly the MetaNTK
-trains, how many functions the network tells apart (NASWOT, linear regions), and its size. How fast the MetaNTK trains,
-the trace, breaks ties: whether more of it is better beside the others depends on the data. ``few-shot-module`` has the
-parts that every network has, whatever it is made of: NASWOT needs ReLUs, and linear regions are counted on networks of
-cells. ``metantk`` is the MetaNTK alone, and ``metantk-nas`` the rule of arXiv 2203.09137.
+``few-shot``, the default, was chosen by trained few-shot accuracies of two spaces (``results/README.md``): how evenly
+the MetaNTK trains, how much flows through the network (SynFlow), and its size. How fast the MetaNTK trains, the trace,
+breaks ties: whether more of it is better beside the others depends on the data. ``few-shot-nb201`` tells apart how many
+functions a network has (NASWOT, linear regions) instead of its flow: the best of NAS-Bench-201, but not of DARTS.
+``metantk`` is the MetaNTK alone, and ``metantk-nas`` the rule of arXiv 2203.09137.
 """
 
 

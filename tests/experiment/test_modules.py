@@ -123,6 +123,16 @@ def test_params_and_macs_are_those_of_the_module_with_its_head():
     assert row["macs"] == 6 * 9 * 12 * 12 + 8 * 6 * 9 * 5 * 5 + 8 * 3
 
 
+def test_synflow_goes_through_a_module_without_any_normalisation():
+    def network(norm: Any) -> nn.Module:
+        layers = (nn.Conv2d(1, 8, 3, bias=False), norm(8), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False), norm(8))
+        return nn.Sequential(*layers, nn.ReLU())
+
+    norms = (nn.BatchNorm2d, lambda channels: nn.GroupNorm(2, channels), lambda _: nn.Identity())
+    flows = [metantk_nas.score_module(network(norm), **SMALL)["synflow"] for norm in norms]
+    assert flows == [flows[0]] * 3
+
+
 @pytest.mark.parametrize("factory", [ResNet, features_only])
 def test_its_kernels_are_the_dense_ones(factory):
     setup = make_setup(dtype=torch.float64, seed=7)
@@ -252,4 +262,4 @@ def test_the_command_ranks_a_module_of_the_working_directory_beside_architecture
     assert (tmp_path / "kept" / "ranking.csv").exists()
     manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["latency"]["batch"] == 1
-    assert manifest["rank_rule"]["name"] == "few-shot-module"
+    assert manifest["rank_rule"]["name"] == "few-shot"

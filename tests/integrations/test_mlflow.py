@@ -50,7 +50,7 @@ def test_a_search_is_a_run_with_runs_of_its_best_nested_in_it(run, store):
     parent, manifest = client.get_run(logged), read_json(run / "manifest.json")
     assert (parent.info.run_name, parent.info.status) == ("small", "FINISHED")
     assert parent.data.params["space"] == "nas_bench_201"
-    assert parent.data.params["ranked_by"] == "condition_number + naswot + n_linear_regions + params, ties: trace"
+    assert parent.data.params["ranked_by"] == "condition_number + synflow + params, ties: trace"
     assert parent.data.metrics["n_candidates"] == 5
     assert parent.data.tags["version.torch"] == manifest["versions"]["torch"]
     assert {"ranking.csv", "report.html", "manifest.json"} <= {file.path for file in client.list_artifacts(logged)}

@@ -49,7 +49,8 @@ def test_a_metric_has_its_published_direction(name: str, higher_is_better: bool)
     [
         ("metantk", ["condition_number", "trace"]),
         ("metantk-nas", ["condition_number", "n_linear_regions"]),
-        ("few-shot", ["condition_number", "naswot", "n_linear_regions", "params", "trace"]),
+        ("few-shot", ["condition_number", "synflow", "params", "trace"]),
+        ("few-shot-nb201", ["condition_number", "naswot", "n_linear_regions", "params", "trace"]),
         ("naswot", ["naswot"]),
         ("params, trace,condition_number", ["params", "trace", "condition_number"]),
     ],
@@ -58,14 +59,14 @@ def test_a_rule_is_a_preset_or_a_list_of_metrics(text: str, names: list[str]) ->
     rule = rank_rule(text)
     assert rule.name == text
     assert [metric.name for metric in rule.metrics] == names
-    assert set(PRESETS) == {"metantk", "metantk-nas", "few-shot", "few-shot-module"}
+    assert set(PRESETS) == {"metantk", "metantk-nas", "few-shot", "few-shot-nb201"}
 
 
 def test_presets_that_break_ties_say_so_apart_from_their_parts() -> None:
     rule = rank_rule("few-shot")
-    assert rule.parts == "condition_number ↓ + naswot ↑ + n_linear_regions ↑ + params ↑, ties: trace ↑"
+    assert rule.parts == "condition_number ↓ + synflow ↑ + params ↑, ties: trace ↑"
     assert rule.tie_breaker is METRICS["trace"]
-    assert [metric.name for metric in rank_rule("few-shot-module").summed] == ["condition_number", "params"]
+    assert [metric.name for metric in rule.summed] == ["condition_number", "synflow", "params"]
 
 
 def test_a_part_against_its_direction_ranks_the_other_way_round() -> None:
