@@ -29,6 +29,7 @@ METHODS = {
 
 RULES = {
     "few-shot": "default, few-shot",
+    "few-shot-nb201": "few-shot-nb201",
     "params": "parameters",
     "synflow": "SynFlow",
     "metantk-nas": "MetaNTK-NAS' rule",
@@ -37,7 +38,11 @@ RULES = {
     "metantk": "condition number + trace",
 }
 BAR = "#c9ced6"
-TRUTHS = {"cifar_fs": "CIFAR-FS, 5-way 5-shot", "omniglot": "Omniglot, 20-way 1-shot"}
+TRUTHS = {
+    "cifar_fs": "NAS-Bench-201,\nCIFAR-FS",
+    "omniglot": "NAS-Bench-201,\nOmniglot",
+    "darts": "few-shot DARTS,\nCIFAR-FS",
+}
 
 
 def draw_kernel() -> Figure:
@@ -56,15 +61,16 @@ def draw_kernel() -> Figure:
 def draw_presets() -> Figure:
     """Bars of Kendall's τ with intervals, a panel for each truth."""
     table = pd.read_csv(ROOT / "results/fewshot_bench/all_cells.csv").set_index(["truth", "rule"])
-    figure, panels = make_figure(LIGHT, n_panels=len(TRUTHS), height=2.6)
+    figure, panels = make_figure(LIGHT, n_panels=len(TRUTHS), height=3.1)
     for axes, (truth, title) in zip(panels, TRUTHS.items(), strict=True):
         rows = table.loc[truth].loc[list(RULES)]
         draw_bars(axes, dict(zip(RULES.values(), rows["kendall"], strict=True)), RULES["few-shot"])
         axes.hlines(range(len(rows)), rows["kendall_low"], rows["kendall_high"], color=LIGHT.muted, linewidth=1.2)
-        axes.set_xlabel("Kendall's τ with accuracy")
         axes.set_title(title, fontsize=10, color=LIGHT.ink)
-        axes.set_xlim(0, 1)
-    panels[1].set_yticklabels([])
+        axes.set_xlim(-0.2, 0.9)
+    panels[1].set_xlabel("Kendall's τ with few-shot accuracy, 95 % interval")
+    for axes in panels[1:]:
+        axes.set_yticklabels([])
     return figure
 
 

@@ -54,7 +54,7 @@ def test_a_study_of_several_metrics_has_the_values_and_directions_of_the_ranking
 
 
 def test_the_metrics_are_those_that_rank_unless_others_are_named():
-    assert adapter.objective(spec()).directions == ["minimize", "maximize", "maximize", "minimize"]
+    assert adapter.objective(spec()).directions == ["minimize", "maximize", "minimize"]
     assert [metric.name for metric in adapter.objective(spec(rank_by="naswot")).metrics] == ["naswot"]
     again = adapter.objective(ArchitectureScorer(spec(metrics="naswot")), ["trace"])
     assert again.scorer.spec.metrics == "trace,naswot"
