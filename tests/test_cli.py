@@ -183,6 +183,18 @@ def test_a_log_is_told_once_a_minute_how_far_work_has_got_and_where_it_ended(mon
     ]
 
 
+def test_what_has_ended_is_not_said_to_last_as_long_as_the_rest(monkeypatch, capfd):
+    clock = iter([0.0, 20.0, 20.0, 50.0, 55.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    with screen.progress_bars() as report:
+        for label, done in (("drawing", 1), ("drawing", 3), ("scoring", 0), ("scoring", 2)):
+            report(label, done, 3)
+    assert capfd.readouterr().err.splitlines() == [
+        "drawing: 3 of 3, after 20.0 s",
+        "scoring: 2 of 3, after 35.0 s, about 17.5 s left",
+    ]
+
+
 def test_what_is_left_does_not_depend_on_workers_that_finish_together(monkeypatch, capfd):
     """Two rows every ten minutes, the second a minute after the first: five minutes a row."""
     clock = iter([0.0, *(600.0 * pair + when for pair in range(10) for when in (540.0, 600.0))])

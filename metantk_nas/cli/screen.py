@@ -76,16 +76,18 @@ class _ProgressLines:
 
     def __call__(self, label: str, done: int, total: int) -> None:
         now = time.monotonic()
-        work = self._works.setdefault(label, _Work(label, begun=now, lines=deque([(now, done)], PACE_LINES)))
+        work = self._works.setdefault(label, _Work(label, begun=now, lines=deque([(now, done)], PACE_LINES), moved=now))
+        if done != work.done:
+            work.moved = now
         work.done, work.total = done, total
         if now - work.lines[-1][0] >= LINE_SECONDS:
             work.say(now)
 
     def finish(self) -> None:
-        """Say where everything ended, unless a line has said so."""
+        """Say where everything ended, and after how long, unless a line has said so."""
         for work in self._works.values():
             if len(work.lines) == 1 or work.lines[-1][1] != work.done:
-                work.say(time.monotonic())
+                work.say(work.moved if work.done == work.total else time.monotonic())
 
 
 @dataclass
@@ -96,6 +98,7 @@ class _Work:
         label: what is being done.
         begun: when it was reported first.
         lines: of the last lines, when and what was done; before there are so many, also of the first report.
+        moved: when more was done than before.
         done: what is done.
         total: what there is to do, 0 where it is not known.
     """
@@ -103,6 +106,7 @@ class _Work:
     label: str
     begun: float
     lines: deque[tuple[float, int]]
+    moved: float
     done: int = 0
     total: int = 0
 
