@@ -124,7 +124,7 @@ def test_search_prints_the_best_and_where_everything_is(tmp_path):
     assert run("report", out).exit_code == 0
 
 
-@pytest.mark.parametrize(("columns", "shown"), [("80", 2), ("110", 4), ("200", 5)])
+@pytest.mark.parametrize(("columns", "shown"), [("80", 2), ("90", 3), ("200", 4)])
 def test_a_narrow_terminal_shows_fewer_metrics_and_all_of_each(columns, shown, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     done = run("search", *flags(out=tmp_path / "run", budget=4))
