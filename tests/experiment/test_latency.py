@@ -143,7 +143,9 @@ def test_evolution_may_weigh_latency_against_the_score(tmp_path, monkeypatch):
     ranking = metantk_nas.search(out=tmp_path, **evolving, pareto="latency_ms,score")
     heard = [found for found in told if found is not None]
     assert len(heard) == (ranking.frame["status"] == "ok").sum()
-    assert all(found.shape == (5, 2) and found[-1, 0] == found[-1, 1] > 0 for found in heard), "one latency, two repeats"
+    assert all(found.shape == (5, 2) and found[-1, 0] == found[-1, 1] > 0 for found in heard), (
+        "one latency, two repeats"
+    )
     front = ranking.front().frame
     assert front["latency_ms"].min() == ranking.frame["latency_ms"].min()
     assert front["score"].min() == ranking.frame["score"].min()
