@@ -277,6 +277,20 @@ def test_bench_correlate_takes_the_space_from_the_run(tmp_path):
     assert "is not about nas_bench_201" in refused.output
 
 
+def test_bench_correlate_leaves_a_manifest_alone_that_is_not_a_run_s(tmp_path):
+    ops = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+    cells = [f"|{op}~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|" for op in ops]
+    pd.DataFrame({"arch": cells, "mine": range(4), "accuracy": range(4)}).to_csv(tmp_path / "scores.csv", index=False)
+    (tmp_path / "manifest.json").write_text('{"name": "a page of the web"}', encoding="utf-8")
+    options = ["--column", "accuracy", "--unit", "arch", "--out", tmp_path / "found"]
+    path = tmp_path / "scores.csv"
+    done = run("bench", "correlate", path, "--scores", "mine", "--truth", path, *options)
+    assert done.exit_code == 0, done.output
+    assert "Agreement over 4 architectures" in done.stdout
+    (size,) = (line for line in done.stdout.splitlines() if "[params]" in line)
+    assert size.count("–") == 5, "the four cells have the same size, so it agrees with nothing"
+
+
 def every_command(group=None, words=()):
     """Words of every command and sub-command, the program itself first."""
     group = group or get_command(app)

@@ -130,13 +130,14 @@ def read_scores(
 
 
 def recorded_space(path: Path) -> str | None:
-    """Return the search space that the manifest of a run names; None where there is no manifest of a search.
+    """Return the search space that the manifest of a run names; None for other files with scores.
 
     Args:
         path: directory of a run, or a file in it.
     """
-    manifest = (path if path.is_dir() else path.parent) / "manifest.json"
-    spec = read_json(manifest).get("spec") if manifest.exists() else None
+    folder = path if path.is_dir() else path.parent
+    is_run = (folder / RANKING_FILE).exists() and (folder / "manifest.json").exists()
+    spec = read_json(folder / "manifest.json").get("spec") if is_run else None
     space = spec.get("space") if isinstance(spec, dict) else None
     return space if isinstance(space, str) else None
 

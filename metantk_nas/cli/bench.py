@@ -168,10 +168,9 @@ def correlate(
         seed=seed,
     )
     paths = write_correlation(out, found, command_words())
-    table = json.loads(found.table.to_json(orient="records"))
     if as_json:
-        print_json({"out": str(out), "scores": table})
+        print_json({"out": str(out), "scores": json.loads(found.table.to_json(orient="records"))})
         return
-    print_correlation(table)
+    print_correlation(found.table)
     for path in paths:
         stdout.print(str(path), highlight=False, soft_wrap=True)

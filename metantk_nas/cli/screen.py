@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from metantk_nas.report.words import count, duration, number
+from metantk_nas.report.words import count, duration, fixed, number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from metantk_nas.results import Ranking
 
 TOP = 10
@@ -223,8 +225,9 @@ def print_table_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     stdout.print(table)
 
 
-def print_correlation(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print how well scores agree with a truth, the best first."""
+def print_correlation(found: "pd.DataFrame") -> None:
+    """Print how well scores agree with a truth, the best first; NaN where all have the same score."""
+    rows = found.to_dict("records")
     table = Table(
         title=f"Agreement over {rows[0]['n']:,} architectures; baselines in brackets",
         caption=f"regret: what the best {rows[0]['top_k']} by a score miss of the best of all; "
@@ -235,10 +238,10 @@ def print_correlation(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         name = f"[{row['score']}]" if row["baseline"] else row["score"]
-        interval = f"{row['kendall_low']:.3f} … {row['kendall_high']:.3f}"
-        lead = "–" if row["baseline"] else f"{row['over_baseline']:+.3f}"
+        interval = f"{fixed(row['kendall_low'])} … {fixed(row['kendall_high'])}"
+        lead = ("+" if row["over_baseline"] >= 0 else "") + fixed(row["over_baseline"])
         table.add_row(
-            escape(name), f"{row['kendall']:.3f}", interval, f"{row['spearman']:.3f}", f"{row['regret']:.3g}", lead
+            escape(name), fixed(row["kendall"]), interval, fixed(row["spearman"]), number(row["regret"], 3), lead
         )
     stdout.print(table)
 

@@ -115,8 +115,8 @@ PRESETS: dict[str, RankRule] = {rule.name: rule for rule in _PRESETS}
 
 ``few-shot``, the default, was chosen by trained few-shot accuracies of two spaces (``results/README.md``): how evenly
 the MetaNTK trains, how much flows through the network (SynFlow), and its size. How fast the MetaNTK trains, the trace,
-breaks ties: whether more of it is better beside the others depends on the data. ``few-shot-nb201`` tells apart how many
-functions a network has (NASWOT, linear regions) instead of its flow: the best of NAS-Bench-201, but not of DARTS.
+breaks ties: whether more of it is better beside the others depends on the data. ``few-shot-nb201`` counts how many
+functions the network tells apart (NASWOT, linear regions), not its flow: the best on NAS-Bench-201, but not on DARTS.
 ``metantk`` is the MetaNTK alone, and ``metantk-nas`` the rule of arXiv 2203.09137.
 """
 
