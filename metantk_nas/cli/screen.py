@@ -230,12 +230,15 @@ def print_correlation(found: "pd.DataFrame") -> None:
     rows = found.to_dict("records")
     table = Table(
         title=f"Agreement over {rows[0]['n']:,} architectures; baselines in brackets",
-        caption=f"regret: what the best {rows[0]['top_k']} by a score miss of the best of all; "
+        caption="τ: Kendall's, with its interval; ρ: Spearman's; "
+        f"regret: what the best {rows[0]['top_k']} by a score miss of the best of all; "
         "lead: τ less that of the best baseline",
     )
-    table.add_column("score", overflow="ellipsis", no_wrap=True)
-    for name in ("Kendall τ", "95 %", "Spearman ρ", "regret", "lead"):
-        table.add_column(name, justify="right", no_wrap=True)
+    widths = {"τ": 6, "95 %": 15, "ρ": 6, "regret": 7, "lead": 6}
+    room = stdout.width - sum(widths.values()) - 3 * len(widths) - 4  # a narrow terminal cuts names, not figures
+    table.add_column("score", overflow="ellipsis", no_wrap=True, max_width=max(room, 8))
+    for name, width in widths.items():
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     for row in rows:
         name = f"[{row['score']}]" if row["baseline"] else row["score"]
         interval = f"{fixed(row['kendall_low'])} … {fixed(row['kendall_high'])}"
