@@ -115,7 +115,7 @@ class Training(NamedTuple):
 
     Args:
         name: of the learner.
-        chosen: its settings that were chosen by --set.
+        chosen: its settings that were chosen by --set, and --train-query where it is not the default.
         problem: what it is trained on.
         spec: how; without the period of validation.
         arguments: of the command line.
@@ -139,13 +139,15 @@ class Training(NamedTuple):
             n_way=problem.n_way,
             n_shot=problem.n_shot,
             train_way=train_way(name, problem, arguments),
+            n_query=arguments.train_query,
             train_budget=arguments.episodes or UNLIMITED,
             settings=settings,
             eval_episodes=arguments.eval_episodes,
             seed=arguments.seed,
             device=arguments.device,
         )
-        return cls(name, chosen, problem, spec, arguments)
+        queries = {} if spec.n_query == TrainSpec.n_query else {"train_query": spec.n_query}
+        return cls(name, {**chosen, **queries}, problem, spec, arguments)
 
     @property
     def images(self) -> ImageProblem:
@@ -391,6 +393,7 @@ def main() -> None:
     parser.add_argument("--eval-episodes", type=int, default=600)
     parser.add_argument("--train-way", type=int, default=20, help="classes of a training episode, where free")
     parser.add_argument("--set", action="append", default=[], help="[LEARNER.]SETTING=VALUE; may be repeated")
+    parser.add_argument("--train-query", type=int, default=TrainSpec.n_query, help="its query images a class")
     parser.add_argument("--csv", type=Path, default=Path("results/learners/table.csv"))
     parser.add_argument("--work", type=Path, help="checkpoints and trained learners; a folder beside the CSV")
     parser.add_argument("--json", type=Path, help="also write the figures here, and on what they were measured")
