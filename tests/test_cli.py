@@ -259,8 +259,13 @@ def test_bench_builds_a_table_and_compares_scores_with_it(tmp_path):
     assert set(found) == {"condition_number", "trace", "params", "macs"}
     assert not found["trace"]["higher_is_better"]
     assert all(row["n"] == 4 for row in found.values())
-    assert "Agreement over 4 architectures" in run("bench", "correlate", tmp_path / "run", *options).stdout
+    shown = run("bench", "correlate", tmp_path / "run", *options).stdout
+    assert "Agreement over 4 architectures" in shown
+    assert "different seeds" not in shown
     assert (tmp_path / "found" / "correlation.html").exists()
+    run("bench", "build", *small, *words, "--out", tmp_path / "table", "--train-seed", 1)
+    shown = run("bench", "correlate", tmp_path / "run", *options).stdout
+    assert "Two trainings with different seeds of 4 architectures of the truth agree with a τ of" in shown
 
 
 def test_bench_correlate_takes_the_space_from_the_run(tmp_path):

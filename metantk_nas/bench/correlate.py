@@ -338,12 +338,8 @@ def _findings(correlation: Correlation, command: Sequence[str]) -> Findings:
     if not best["baseline"]:
         name = metric_name(correlation.best_baseline)
         summary.append(f"The difference to the best baseline, {name}, is {_interval(best, OVER_BASELINE)}.")
-    if agreement := truth.seed_agreement():
-        tau, n_keys = agreement
-        summary.append(
-            f"Two trainings with different seeds of {n_keys} architectures of the truth agree with a τ of "
-            f"{_in_words(tau)}: a score can hardly do better."
-        )
+    if noise := noise_of(truth):
+        summary.append(noise)
     points = pd.DataFrame({"x": correlation.scores[best["score"]], "y": correlation.compared["truth"]})
     return Findings(
         title=f"What foretells {metric_name(truth.column)}?",
@@ -362,6 +358,18 @@ def _findings(correlation: Correlation, command: Sequence[str]) -> Findings:
 
 def _interval(row: "pd.Series[Any]", name: str) -> str:
     return _in_words(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+
+
+def noise_of(truth: Truth) -> str:
+    """Say how well two trainings of the same architectures agree; nothing where none were trained twice."""
+    agreement = truth.seed_agreement()
+    if agreement is None:
+        return ""
+    tau, n_keys = agreement
+    return (
+        f"Two trainings with different seeds of {n_keys} architectures of the truth agree with a τ of {_in_words(tau)}; "
+        "the rest is noise of training, which no score foretells."
+    )
 
 
 def _in_words(found: Estimate) -> str:

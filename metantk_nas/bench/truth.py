@@ -69,8 +69,8 @@ class Truth:
     def seed_agreement(self) -> tuple[Estimate, int] | None:
         """Kendall's τ between the two training seeds that share most keys, and how many they share.
 
-        No score can be expected to agree with one training much better than another training does. None where fewer
-        than three keys were trained twice.
+        It says how much of what scores miss is noise: a score that knew the mean over all seeds would agree with one
+        training only a little better than another training does. None where fewer than three keys were trained twice.
         """
         if "seed" not in self.rows.columns:
             return None

@@ -145,7 +145,7 @@ def correlate(
     Writes correlation.csv, correlation.png and correlation.html.
     """
     from metantk_nas.bench.correlate import correlate as measure
-    from metantk_nas.bench.correlate import read_scores, recorded_space, write_correlation
+    from metantk_nas.bench.correlate import noise_of, read_scores, recorded_space, write_correlation
     from metantk_nas.bench.truth import read_truth
     from metantk_nas.spaces.load import load_space
 
@@ -172,5 +172,7 @@ def correlate(
         print_json({"out": str(out), "scores": json.loads(found.table.to_json(orient="records"))})
         return
     print_correlation(found.table)
+    if noise := noise_of(reached):
+        stdout.print(noise, highlight=False, soft_wrap=True)
     for path in paths:
         stdout.print(str(path), highlight=False, soft_wrap=True)
