@@ -367,8 +367,8 @@ def noise_of(truth: Truth) -> str:
         return ""
     tau, n_keys = agreement
     return (
-        f"Two trainings with different seeds of {n_keys} architectures of the truth agree with a τ of {_in_words(tau)}; "
-        "the rest is noise of training, which no score foretells."
+        f"Two trainings with different seeds of {n_keys} architectures of the truth agree with a τ of "
+        f"{_in_words(tau)}; the rest is noise of training, which no score foretells."
     )
 
 
