@@ -14,7 +14,7 @@ from tests.contracts.learner import LearnerContract
 
 class TestImaml(LearnerContract):
     name = "imaml"
-    settings = {"inner_steps": 4, "inner_steps_test": 4, "cg_steps": 2}  # noqa: RUF012 (a constant of the test)
+    settings = {"inner_lr": 0.2, "inner_steps": 4, "inner_steps_test": 4, "cg_steps": 2}  # noqa: RUF012 (a constant of the test)
     n_train = 60
 
 
@@ -60,7 +60,7 @@ def test_the_gradient_approaches_that_of_maml_as_the_inner_loop_converges() -> N
     model, episode = convex_case()
     errors = []
     for inner_steps in (5, 20, 80, 320):
-        learner = Imaml(inner_reg=0.3, inner_lr=0.3, inner_steps=inner_steps, cg_steps=30)
+        learner = Imaml(inner_reg=0.3, inner_lr=0.3, inner_steps=inner_steps, cg_steps=30, cg_damping=0.0)
         expected = unrolled_gradient(learner, model, episode)
         found = flatten(gradient(learner, model, episode))
         errors.append(float((found - expected).norm() / expected.norm()))
@@ -70,13 +70,14 @@ def test_the_gradient_approaches_that_of_maml_as_the_inner_loop_converges() -> N
 
 
 def test_the_gradient_is_the_derivative_of_the_converged_loss() -> None:
-    learner = Imaml(inner_reg=0.3, inner_lr=0.3, inner_steps=300, cg_steps=30)
+    learner = Imaml(inner_reg=0.3, inner_lr=0.3, inner_steps=300, cg_steps=30, cg_damping=0.0)
     check_meta_gradient(learner, *convex_case())
 
 
-def test_the_gradient_solves_the_implicit_equation() -> None:
-    """(I + ∇²L_S(φ)/λ) g = ∇L_Q(φ), with a dense Hessian, wherever the inner loop has stopped."""
-    learner = Imaml(inner_reg=0.7, inner_lr=0.2, inner_steps=3, cg_steps=30)
+@pytest.mark.parametrize("damping", [0.0, 4.0])
+def test_the_gradient_solves_the_implicit_equation(damping: float) -> None:
+    """(I + ∇²L_S(φ)/(λ + δ)) g = ∇L_Q(φ), with a dense Hessian, wherever the inner loop has stopped."""
+    learner = Imaml(inner_reg=0.7, inner_lr=0.2, inner_steps=3, cg_steps=30, cg_damping=damping)
     model, episode = convex_case()
     parameters = meta_parameters(learner, model)
     end = learner.adapted(model, parameters, episode.support_images, episode.support_labels, steps=3)
@@ -88,7 +89,7 @@ def test_the_gradient_solves_the_implicit_equation() -> None:
 
     hessian = torch.autograd.functional.hessian(lambda v: on(episode.support_images, episode.support_labels, v), vector)
     direct = torch.func.grad(lambda v: on(episode.query_images, episode.query_labels, v))(vector)
-    expected = torch.linalg.solve(torch.eye(21, dtype=torch.float64) + hessian / 0.7, direct)
+    expected = torch.linalg.solve(torch.eye(21, dtype=torch.float64) + hessian / (0.7 + damping), direct)
     torch.testing.assert_close(flatten(gradient(learner, model, episode)), expected)
     none = flatten(gradient(replace(learner, cg_steps=0), model, episode))
     torch.testing.assert_close(none, direct)
