@@ -29,8 +29,9 @@ class MetaRkhs1(AbstractInnerLoop):
     eigenvalues of the kernel are the same. Logits of training episodes are those of the network as it is, so the
     training accuracy in the curve stays at chance.
 
-    It learns classes only. Gradients grow faster than what a step really gains, for a network bends; on sine waves
-    weights trained on the energy overshoot (measured with another bound: after 600 waves 3.2 became more than 4).
+    It learns classes only. Gradients grow faster than what a step really gains, for a network bends: after 1,200 sine
+    waves the energy had fallen from 3.9 to 2.7, and the error after a step had risen from 4.2 to 4.7. So has Conv-4 on
+    Omniglot 53 % after two minutes, and no more later (with an energy that only was not negative it fell to 30 %).
 
     Args:
         inner_lr: α, and the learning rate on new tasks.
