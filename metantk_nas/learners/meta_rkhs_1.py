@@ -57,7 +57,7 @@ class MetaRkhs1(AbstractInnerLoop):
         promise = self.inner_lr * (flatten(support_gradient) * flatten(query_gradient)).sum()
         if not self.bounded:
             return EpisodeLoss(loss - promise, logits)
-        share = promise / loss.clamp_min(torch.finfo(loss.dtype).tiny)
+        share = promise / loss.clamp_min(torch.finfo(loss.dtype).eps)
         return EpisodeLoss(loss * (1 - share / 2).square(), logits)
 
     def adapted(

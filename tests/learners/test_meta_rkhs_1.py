@@ -90,6 +90,16 @@ def test_the_bounded_energy_is_what_a_step_makes_of_the_squared_error_of_a_linea
     assert (losses(model, episode, rate) < expected).all()
 
 
+def test_the_energy_is_finite_where_rounding_leaves_gradients_but_no_loss() -> None:
+    model = MetaModel(Linear())
+    with torch.no_grad():
+        model.network.head.weight.zero_()
+        model.network.head.weight[0, 0] = 18  # the loss is ln(1 + 2e⁻¹⁸), which is 0 in float32
+    row, label = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0])
+    assert cross_entropy(model(row).logits, label) == 0
+    assert losses(model, Episode(row, label, row, label, 3, ()), 0.1, bounded=True).tolist() == [0.0]
+
+
 def test_new_tasks_take_the_steps_of_maml() -> None:
     learner = MetaRkhs1(inner_lr=0.2, inner_steps_test=3)
     model, episode = smooth_case(learner)
