@@ -368,7 +368,7 @@ def noise_of(truth: Truth) -> str:
     tau, n_keys = agreement
     return (
         f"Two trainings with different seeds of {n_keys} architectures of the truth agree with a τ of "
-        f"{_in_words(tau)}; the rest is noise of training, which no score foretells."
+        f"{_in_words(tau)}; what they lack to 1 is noise of training."
     )
 
 

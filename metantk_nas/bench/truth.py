@@ -70,7 +70,8 @@ class Truth:
         """Kendall's τ between the two training seeds that share most keys, and how many they share.
 
         It says how much of what scores miss is noise: a score that knew the mean over all seeds would agree with one
-        training only a little better than another training does. None where fewer than three keys were trained twice.
+        training better than another training does, which has noise of its own, but not fully. None where fewer than
+        three keys were trained twice.
         """
         if "seed" not in self.rows.columns:
             return None
