@@ -76,7 +76,7 @@ _INFOS = (
         "Finn et al. 2017, arXiv 1703.03400",
         "as maml, without second derivatives",
         Maml,
-        {"first_order": True},
+        {"first_order": True, "inner_lr": 0.1, "inner_steps": 5, "inner_steps_test": 5},
     ),
     LearnerInfo("anil", "Raghu et al. 2020, arXiv 1909.09157", "as maml, but only the head takes the steps", Anil),
     LearnerInfo(

@@ -15,7 +15,6 @@ class TestMaml(LearnerContract):
 
 class TestFirstOrderMaml(LearnerContract):
     name = "fomaml"
-    settings = {"inner_steps": 2, "inner_lr": 0.1}  # noqa: RUF012 (a constant of the test)
 
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
