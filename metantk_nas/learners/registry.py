@@ -47,19 +47,21 @@ class LearnerInfo:
         paper: who proposed it.
         description: what it does.
         factory: its class; the fields are its settings.
-        preset: where this name starts from other settings than the class does.
+        identity: settings that make it this method among those of its class.
+        preset: where this name starts from other settings than the class does, besides.
     """
 
     name: str
     paper: str
     description: str
     factory: type[AbstractLearner]
+    identity: Mapping[str, Any] = field(default_factory=dict)
     preset: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Default settings of the method, by name."""
-        return {**default_settings(self.factory), **self.preset}
+        return {**default_settings(self.factory), **self.identity, **self.preset}
 
     @property
     def train_settings(self) -> dict[str, Any]:
@@ -76,7 +78,8 @@ _INFOS = (
         "Finn et al. 2017, arXiv 1703.03400",
         "as maml, without second derivatives",
         Maml,
-        {"first_order": True, "inner_lr": 0.1, "inner_steps": 5, "inner_steps_test": 5},
+        {"first_order": True},
+        {"inner_lr": 0.1, "inner_steps": 5, "inner_steps_test": 5},
     ),
     LearnerInfo("anil", "Raghu et al. 2020, arXiv 1909.09157", "as maml, but only the head takes the steps", Anil),
     LearnerInfo(
@@ -84,7 +87,8 @@ _INFOS = (
         "Oh et al. 2021, arXiv 2008.08882",
         "as maml, but all layers except the head take the steps",
         LambdaPattern,
-        {"pattern": "body", "inner_lr": 0.5},
+        {"pattern": "body"},
+        {"inner_lr": 0.5},
     ),
     LearnerInfo(
         "lambda_pattern",
@@ -210,7 +214,7 @@ def make_learner(name: str, **settings: Any) -> AbstractLearner:
     """
     info = _info(name)
     check_settings(f"setting of learner {name!r}:", settings, info.factory)
-    return info.factory(**{**info.preset, **settings})
+    return info.factory(**{**info.identity, **info.preset, **settings})
 
 
 def make_train_settings(name: str, **settings: Any) -> TrainSettings:
@@ -228,10 +232,10 @@ def make_train_settings(name: str, **settings: Any) -> TrainSettings:
 
 
 def learner_name(learner: AbstractLearner) -> str:
-    """Return the name under which a learner is registered; of several, the one whose preset says most."""
+    """Return the name under which a learner is registered; of several, the one whose identity says most."""
     own = [info for info in LEARNERS.values() if isinstance(learner, info.factory)]
-    fitting = [info for info in own if all(getattr(learner, name) == value for name, value in info.preset.items())]
-    return max(fitting, key=lambda info: len(info.preset)).name
+    fitting = [info for info in own if all(getattr(learner, name) == value for name, value in info.identity.items())]
+    return max(fitting, key=lambda info: len(info.identity)).name
 
 
 def _info(name: str) -> LearnerInfo:

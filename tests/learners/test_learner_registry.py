@@ -31,3 +31,8 @@ def test_settings_reach_the_learner_and_the_outer_loop() -> None:
 def test_unknown_names_come_with_the_near_miss(call: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()  # type: ignore[operator]  # a callable among the parameters
+
+
+@pytest.mark.parametrize(("name", "setting"), [("fomaml", {"inner_steps": 3}), ("boil", {"inner_lr": 0.3})])
+def test_a_learner_with_other_settings_keeps_its_name(name: str, setting: dict[str, float]) -> None:
+    assert learner_name(make_learner(name, **setting)) == name
