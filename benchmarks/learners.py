@@ -48,7 +48,7 @@ from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_par
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.registry import LEARNERS, make_learner
 from metantk_nas.learners.saved import NetworkSpec, load_learner
-from metantk_nas.networks.conv4 import CONV4, Conv4
+from metantk_nas.networks.conv4 import CONV4, STRIDED, conv4_variant
 from metantk_nas.results import read_json, write_json
 
 DATA = Path(os.environ.get("METANTK_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -115,7 +115,7 @@ class Training(NamedTuple):
 
     Args:
         name: of the learner.
-        chosen: its settings that were chosen by --set, and --train-query where it is not the default.
+        chosen: its settings that were chosen by --set, and --arch and --train-query where they are not the default.
         problem: what it is trained on.
         spec: how; without the period of validation.
         arguments: of the command line.
@@ -146,8 +146,11 @@ class Training(NamedTuple):
             seed=arguments.seed,
             device=arguments.device,
         )
-        queries = {} if spec.n_query == TrainSpec.n_query else {"train_query": spec.n_query}
-        return cls(name, {**chosen, **queries}, problem, spec, arguments)
+        if arguments.arch != CONV4:
+            chosen["arch"] = arguments.arch
+        if spec.n_query != TrainSpec.n_query:
+            chosen["train_query"] = spec.n_query
+        return cls(name, chosen, problem, spec, arguments)
 
     @property
     def images(self) -> ImageProblem:
@@ -156,7 +159,7 @@ class Training(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where it is trained, named by all that the result depends on."""
-        identity = json.dumps({**asdict(self.spec), "device": ""}, sort_keys=True)
+        identity = json.dumps({**asdict(self.spec), "arch": self.arguments.arch, "device": ""}, sort_keys=True)
         digest = hashlib.blake2b(identity.encode(), digest_size=4).hexdigest()
         return self.arguments.work / f"{self.name}-{self.problem}-{digest}"
 
@@ -175,7 +178,7 @@ class Training(NamedTuple):
         every = max(1, round(n_episodes / N_VALIDATIONS))
         spec = replace(self.spec, settings={**self.spec.settings, "validate_every": every})
         search = search_spec(self.problem.data, arguments.data_root)
-        return train_arch(CONV4, replace(search, space=CONV4), spec, self.folder).iloc[0]
+        return train_arch(arguments.arch, replace(search, space=arguments.arch), spec, self.folder).iloc[0]
 
     @property
     def minutes(self) -> float:
@@ -221,7 +224,8 @@ def untrained(training: Training, **settings: Any) -> tuple[AbstractLearner, Met
     images, spec = training.images, training.spec
     learner, _ = read_settings(spec)
     learner = replace(learner, **settings)
-    network = NetworkSpec(CONV4, None, images.n_outputs(learner, spec), images.n_channels, images.image_size)
+    arch, n_outputs = training.arguments.arch, images.n_outputs(learner, spec)
+    network = NetworkSpec(arch, None, n_outputs, images.n_channels, images.image_size)
     model = learner.make_model(network.build(learner.norm)).to(pick_device(spec.device))
     model.progress = 1.0
     return learner, model
@@ -337,15 +341,16 @@ def adaptation(problem: Problem, learners: list[str], arguments: argparse.Namesp
 def compare_vmap(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
     """A meta-batch of MAML under vmap, in one go or a few episodes at a time, and one episode after the other."""
     training, device = Training.of("maml", problem, arguments), pick_device(arguments.device)
+    variant = conv4_variant(arguments.arch)
+    strided = f"-{STRIDED}" if variant and variant.strided else ""
     images, n_episodes, rows = training.images, arguments.meta_batch_size, []
     for width, n_query in product(WIDTHS, N_QUERIES):
         spec = replace(training.spec, n_query=n_query)
         learner, _ = read_settings(spec)
         source = images.training(learner, spec)
         batch = [source(index).to(device) for index in range(n_episodes)]
-        network = Conv4(
-            images.n_channels, problem.n_way, width=width, image_size=images.image_size, norm=learner.norm
-        ).to(device, memory_format=torch.channels_last)
+        own = NetworkSpec(f"{CONV4}-{width}{strided}", None, problem.n_way, images.n_channels, images.image_size)
+        network = own.build(learner.norm).to(device)
         model = learner.make_model(network)
         error = vmap_error(learner, model.double(), batch)
         runs = {"loop": partial(by_parts, learner, model.float(), batch, size=n_episodes, vectorise=False)}
@@ -393,6 +398,7 @@ def main() -> None:
     parser.add_argument("--eval-episodes", type=int, default=600)
     parser.add_argument("--train-way", type=int, default=20, help="classes of a training episode, where free")
     parser.add_argument("--set", action="append", default=[], help="[LEARNER.]SETTING=VALUE; may be repeated")
+    parser.add_argument("--arch", default=CONV4, help="conv4-strided has no pooling, conv4-32 other filters")
     parser.add_argument("--train-query", type=int, default=TrainSpec.n_query, help="its query images a class")
     parser.add_argument("--csv", type=Path, default=Path("results/learners/table.csv"))
     parser.add_argument("--work", type=Path, help="checkpoints and trained learners; a folder beside the CSV")

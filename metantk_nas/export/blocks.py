@@ -96,6 +96,11 @@ def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     return nn.Sequential(conv, norm(channels_out), nn.ReLU(), nn.MaxPool2d(2))
 ''',
+    "strided_block": '''
+def strided_block(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Build 3x3 convolution of stride 2, normalisation, ReLU."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1), norm(channels_out), nn.ReLU())
+''',
 }
 """Blocks in the order in which they stand; a block uses earlier ones only."""
 

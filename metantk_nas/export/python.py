@@ -203,9 +203,10 @@ def _channels_in(module: Any, layers: CellLayers) -> int:
 def _conv4(subject: Subject) -> str:
     blocks: Any = subject.network.blocks
     widths = ", ".join(str(block[0].out_channels) for block in blocks)
+    block = "strided_block" if blocks[0][0].stride == (2, 2) else "conv_block"
     body = [
         f"        widths = in_channels, {widths}",
-        f"        blocks = (conv_block(widths[i], widths[i + 1]) for i in range({len(blocks)}))",
+        f"        blocks = ({block}(widths[i], widths[i + 1]) for i in range({len(blocks)}))",
         "        self.blocks = nn.Sequential(*blocks)",
     ]
     features = ["        return torch.flatten(self.blocks(images), 1)"]

@@ -20,7 +20,7 @@ from metantk_nas.learners.base import n_outputs
 from metantk_nas.learners.registry import make_learner
 from metantk_nas.learners.saved import NetworkSpec, TrainedLearner, load_learner
 from metantk_nas.networks.build import MLP, resize
-from metantk_nas.networks.conv4 import CONV4, conv4_widths
+from metantk_nas.networks.conv4 import CONV4, conv4_variant
 from metantk_nas.spaces.load import load_space
 
 MIN_SIZE = 16
@@ -119,7 +119,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         images, n_way = to_images(rows, self.image_shape_, size), len(self.classes_)
         std, mean = torch.std_mean(images, dim=(0, 2, 3), correction=0)
         space = None
-        if conv4_widths(self.arch) is None:
+        if conv4_variant(self.arch) is None:
             space = resize(load_space(self.space), init_channels=self.init_channels, n_cells=self.n_cells)
         network = NetworkSpec(
             self.arch, space, n_outputs(learner, n_way=n_way, n_base_classes=n_way), images.shape[1], size

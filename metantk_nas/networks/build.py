@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from metantk_nas.errors import GenotypeError
-from metantk_nas.networks.conv4 import CONV4, Conv4, conv4_widths
+from metantk_nas.networks.conv4 import CONV4, Conv4, conv4_variant
 from metantk_nas.networks.init import initialise
 from metantk_nas.networks.mlp import Mlp
 from metantk_nas.networks.network import CellNetwork, all_choices, route
@@ -32,7 +32,7 @@ def is_baseline(arch: str) -> bool:
     Raises:
         GenotypeError: a Conv-4 that there is not.
     """
-    return arch == MLP or conv4_widths(arch) is not None
+    return arch == MLP or conv4_variant(arch) is not None
 
 
 def build_network(
@@ -49,7 +49,7 @@ def build_network(
     """Build the stand-alone, trainable model of one architecture.
 
     Args:
-        arch: ``"conv4"``, a Conv-4 with other filters (see `metantk_nas.networks.conv4.conv4_widths`), ``"mlp"``, or a
+        arch: ``"conv4"``, another Conv-4 (see `metantk_nas.networks.conv4.conv4_variant`), ``"mlp"``, or a
             genotype of ``space`` as text or object.
         space: the search space of ``arch``, with the skeleton to build; not needed for the others.
         n_outputs: logits of the linear head.
@@ -66,11 +66,12 @@ def build_network(
     Raises:
         GenotypeError: ``arch`` is not an architecture of ``space``.
     """
-    widths = conv4_widths(arch) if isinstance(arch, str) else None
+    conv4 = conv4_variant(arch) if isinstance(arch, str) else None
     with torch.device("meta"):
         network: nn.Module
-        if widths is not None:
-            network = Conv4(in_channels, n_outputs, width=widths, norm=norm, image_size=image_size)
+        if conv4 is not None:
+            widths, strided = conv4
+            network = Conv4(in_channels, n_outputs, width=widths, strided=strided, norm=norm, image_size=image_size)
         elif arch == MLP:
             network = Mlp(in_channels, n_outputs)
         else:

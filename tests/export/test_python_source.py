@@ -93,7 +93,7 @@ def test_the_full_networks_of_the_shipped_spaces_agree_to_a_millionth(name, seed
     assert close(found, features(subject, images), 1e-6)
 
 
-@pytest.mark.parametrize("arch", ["conv4", "conv4-8-16-12-20"])
+@pytest.mark.parametrize("arch", ["conv4", "conv4-8-16-12-20", "conv4-8-strided"])
 def test_conv4_agrees(arch, abroad, tmp_path):
     subject = conv4(arch)
     (path,) = export(subject, "py", tmp_path / "network.py").paths

@@ -1,3 +1,5 @@
+from math import ceil
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from metantk_nas.errors import GenotypeError, ShapeError
 from metantk_nas.networks.build import build_network
-from metantk_nas.networks.conv4 import Conv4, conv4_widths
+from metantk_nas.networks.conv4 import Conv4, conv4_variant
 from metantk_nas.networks.norms import NormKind
 
 
@@ -17,6 +19,14 @@ def test_features_have_the_sizes_of_the_literature(image_size: int, n_features: 
     assert network.n_features == n_features
     assert network.features(images).shape == (2, n_features)
     assert network(images).shape == (2, 5)
+
+
+@pytest.mark.parametrize("image_size", [16, 17, 28, 31, 32, 33, 84])
+def test_strides_round_up(image_size: int) -> None:
+    """28 → 14 → 7 → 4 → 2, as in the code of Reptile, whose padding keeps the last row and column."""
+    network = Conv4(1, 5, strided=True, image_size=image_size)
+    assert network.n_features == 64 * ceil(image_size / 16) ** 2
+    assert network(torch.zeros(2, 1, image_size, image_size)).shape == (2, 5)
 
 
 def test_it_has_the_published_number_of_parameters() -> None:
@@ -33,21 +43,28 @@ def test_it_is_built_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "widths"),
+    ("text", "variant"),
     [
-        ("conv4", (64, 64, 64, 64)),
-        ("conv4-32", (32, 32, 32, 32)),
-        ("conv4-96-192-384-512", (96, 192, 384, 512)),
+        ("conv4", ((64, 64, 64, 64), False)),
+        ("conv4-32", ((32, 32, 32, 32), False)),
+        ("conv4-96-192-384-512", ((96, 192, 384, 512), False)),
+        ("conv4-strided", ((64, 64, 64, 64), True)),
+        ("conv4-32-strided", ((32, 32, 32, 32), True)),
         ("conv4-best.pt", None),
+        ("conv4-strided-32", None),
         ("|conv4~0|", None),
     ],
 )
-def test_the_text_says_how_many_filters(text: str, widths: tuple[int, ...] | None) -> None:
-    assert conv4_widths(text) == widths
-    if widths is not None:
+def test_the_text_says_how_many_filters_and_what_halves(
+    text: str, variant: tuple[tuple[int, ...], bool] | None
+) -> None:
+    assert conv4_variant(text) == variant
+    if variant is not None:
+        widths, strided = variant
         network = build_network(text, None, n_outputs=5, in_channels=3, image_size=32)
         assert tuple(block[0].out_channels for block in network.blocks) == widths  # type: ignore[union-attr]
         assert network.n_features == 4 * widths[-1]
+        assert any(isinstance(module, nn.MaxPool2d) for module in network.modules()) is not strided
 
 
 @pytest.mark.parametrize(
