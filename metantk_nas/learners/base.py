@@ -104,6 +104,14 @@ class AbstractLearner(ABC):
         with ``"batch_stats"`` they do (transductive, as in the code of MAML).
         """
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether a trained model's features of an image are the same in all episodes, so that they can be remembered.
+
+        They are where adaptation leaves them alone and images do not see each other.
+        """
+        return self.norm == "batch"
+
     @abstractmethod
     def make_model(self, network: nn.Module) -> MetaModel:
         """Join a network with the learner's own parameters; all of it is meta-learned, but for an unused head."""

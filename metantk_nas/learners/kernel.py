@@ -99,10 +99,8 @@ class Kernel(AbstractLearner):
         return Rows((with_bias(features), gradients) if self.kernel == "sum" else (gradients,), logits)
 
     def _adapted_logits(self, parameters: Parameters, support: "Rows", labels: Tensor, query: "Rows") -> Tensor:
-        residuals = target_rows(labels, support.logits.shape[1], like=support.logits) - support.logits
-        k_ss, k_qs = support.kernel(support), query.kernel(support)
-        smoother = kernel_smoother(k_qs, k_ss, inner_time=self.inner_time, inner_reg=self.inner_reg)
-        return logit_scale(parameters, labels) * (query.logits + smoother @ residuals)
+        adapted = adapted_logits(support, labels, query, inner_time=self.inner_time, inner_reg=self.inner_reg)
+        return logit_scale(parameters, labels) * adapted
 
 
 class Rows(NamedTuple):
@@ -125,6 +123,13 @@ class Rows(NamedTuple):
         """Return the mean of the kernels ``[row, support]``, each divided by the mean of its support diagonal."""
         pairs = zip(self.lifted, support.lifted, strict=True)
         return torch.stack([rows @ others.mT / mean_diagonal(others) for rows, others in pairs]).mean(0)
+
+
+def adapted_logits(support: Rows, labels: Tensor, query: Rows, *, inner_time: float, inner_reg: float) -> Tensor:
+    """Add to the query logits what the smoother makes of the support residuals, ``[query, n_way]``."""
+    residuals = target_rows(labels, support.logits.shape[1], like=support.logits) - support.logits
+    k_ss, k_qs = support.kernel(support), query.kernel(support)
+    return query.logits + kernel_smoother(k_qs, k_ss, inner_time=inner_time, inner_reg=inner_reg) @ residuals
 
 
 def _cuts(n_first: int) -> tuple[slice, slice]:

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.episodes.sine import SineWaves
-from metantk_nas.learners.base import AbstractLearner, MetaModel
+from metantk_nas.learners.base import HEAD_WEIGHT, AbstractLearner, MetaModel, meta_parameters
+from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.meta_rkhs_2 import MetaRkhs2
+from metantk_nas.learners.trainer import TrainSettings, train
 from metantk_nas.networks.mlp import Mlp
 from tests.contracts.gradients import check_meta_gradient, smooth_case
-from tests.contracts.learner import LearnerContract, in_double, predict
+from tests.contracts.learner import LearnerContract, episodes, in_double, make_model, predict
 from tests.reference.dense_ntk import dense_jacobian, dense_ntk
 
 Array = NDArray[np.float64]
@@ -41,9 +43,11 @@ class Linearised(NamedTuple):
 
 
 def case(learner: AbstractLearner) -> tuple[MetaModel, Episode, Linearised]:
-    """A small Conv-4 with a head that is no longer at zero, and its dense Jacobian, one backward pass a logit."""
+    """A small Conv-4 late in training, and its dense Jacobian, one backward pass a logit."""
     model, episode = smooth_case(learner, width=8)
     torch.nn.init.normal_(model.network.head.weight, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    model.progress = 1.0
     jacobians = (dense_jacobian(model.network, x) for x in (episode.support_images, episode.query_images))
     with torch.no_grad():
         support, query = (model(x).logits for x in (episode.support_images, episode.query_images))
@@ -119,3 +123,49 @@ def test_one_output_is_regressed_on_with_the_plain_ntk() -> None:
 def test_the_outer_gradient_flows_through_the_closed_form(learner: MetaRkhs2) -> None:
     model, episode, _ = case(learner)
     check_meta_gradient(learner, model, episode)
+
+
+@pytest.mark.parametrize("learner", [MetaRkhs2(), MetaRkhs2(inner_time=math.inf, inner_reg=0.1)])
+def test_with_a_head_of_zeros_features_say_what_all_tangents_say(learner: MetaRkhs2) -> None:
+    """The same loss, and the same gradient of all but the head's weights, which are not to move."""
+    model, episode, _ = case(learner)
+    torch.nn.init.zeros_(model.network.head.weight)
+    torch.nn.init.normal_(model.network.head.bias, generator=torch.Generator().manual_seed(1))
+    parameters = meta_parameters(learner, model)
+    model.progress = 1.0
+    slow = meta_gradients(learner, model, parameters, [episode])
+    model.progress = 0.0
+    fast = meta_gradients(learner, model, parameters, [episode])
+    torch.testing.assert_close(fast.losses, slow.losses)
+    torch.testing.assert_close(fast.logits, slow.logits)
+    assert not fast.gradients.pop(HEAD_WEIGHT).any()
+    assert slow.gradients.pop(HEAD_WEIGHT).any()
+    torch.testing.assert_close(fast.gradients, slow.gradients)
+
+
+def test_the_head_stays_zero_for_its_share_of_the_budget() -> None:
+    seen: dict[int, bool] = {}
+    learner = MetaRkhs2(zero_head_share=0.5)
+    model = make_model(learner)
+    settings = TrainSettings(train_budget=8, meta_batch_size=1, patience=None)
+    train(
+        learner,
+        model,
+        episodes("base"),
+        None,
+        settings,
+        on_step=lambda step: seen.update({step.episode: bool(model.network.head.weight.any())}),
+    )
+    assert seen == {episode: episode > 4 for episode in range(1, 9)}
+
+
+def test_rows_of_the_kernel_do_not_see_each_other_while_training() -> None:
+    """Past the zero head, a model in training mode says what it says in evaluation, and keeps its statistics."""
+    learner = MetaRkhs2()
+    model, episode, _ = case(learner)
+    expected = predict(learner, model, episode)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    found = learner.episode_loss(model.train(), meta_parameters(learner, model), episode)
+    torch.testing.assert_close(found.logits, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(module.training for module in model.modules())
