@@ -249,7 +249,7 @@ def _train_one(
     )
     trained = TrainedLearner(learner, model, network, problem.mean, problem.std)
     save_learner(trained, folder / "model.pt")
-    with remembered_features(model.network) if learner.keeps_features else nullcontext():
+    with remembered_features(model.network) if learner.norm == "batch" else nullcontext():
         judged = evaluate(
             bind(learner, model),
             problem.episodes("novel", spec, spec.eval_query),

@@ -1,8 +1,7 @@
 """Meta-RKHS-II: gradient descent in function space, solved for any time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
@@ -13,7 +12,6 @@ from torch.nn.functional import mse_loss
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.kernels.smoother import kernel_coefficients
 from metantk_nas.learners.base import (
-    HEAD_WEIGHT,
     AbstractLearner,
     EpisodeLoss,
     MetaModel,
@@ -27,7 +25,7 @@ from metantk_nas.learners.features import with_bias
 from metantk_nas.learners.inner_loop import unflatten, weights
 from metantk_nas.learners.kernel import Rows, adapted_logits
 from metantk_nas.learners.tangent import tangent_rows
-from metantk_nas.networks.norms import NormKind
+from metantk_nas.networks.norms import NormKind, held_statistics
 
 
 @final
@@ -44,36 +42,33 @@ class MetaRkhs2(AbstractLearner):
     weights, so query images cost a forward pass. H(S, S) is divided by the mean of its diagonal, so t has no unit
     and suits any architecture.
 
-    Where the head's weights are zero, as they are at first, the logits do not see the rest of the network, and H is
-    the inner product of features, plus 1, for each logit by itself. The objective is the same there, and an episode
-    costs a sixth; so training keeps the head at zero for most of its budget. Four minutes of one core on Omniglot
-    5-way 1-shot, one episode a step: 95.7 % with nine tenths, 94.1 % with half, and 90.4 % when all weights have a
-    part in H from the start (with group normalisation). The first part normalises by the statistics of the episode;
-    after it, and when adapting, running statistics do, since the kernel's rows must not see each other.
+    Where the head is zero, as it is at first, the logits do not see the rest of the network, and H is the inner product
+    of features, plus 1, for each logit by itself. The objective is the same there, an episode costs an eighth, and may
+    have more classes than the head has outputs. So training keeps the head at zero for most of its budget; then all
+    weights have their part in H, and longer episodes are cut to as many classes as the head has outputs.
+
+    Normalisation is by the statistics of the images at hand, the support set's for its rows and the query set's for
+    its own. H takes them for constants, so that its rows do not see each other; the outer gradient flows through them.
 
     Args:
         inner_time: t; ``inf`` is kernel regression of the residual.
         inner_reg: λ added to H(S, S) in its inverse, in units of its mean diagonal; 0 in the paper. With infinite
             time and support images that are nearly alike some is needed.
-        zero_head_share: share of the training budget in which the head's weights stay zero.
+        zero_head_share: share of the training budget in which the head stays zero.
     """
 
     inner_time: float = 10.0
     inner_reg: float = 0.0
     zero_head_share: float = 0.9
 
+    any_way: ClassVar[bool] = True
     regresses: ClassVar[bool] = True
     half_precision: ClassVar[bool] = False  # PyTorch's autocast and forward derivatives do not go together
 
     @property
     def norm(self) -> NormKind:
-        """Running statistics: the kernel's rows must not see each other."""
-        return "batch"
-
-    @property
-    def keeps_features(self) -> bool:
-        """The tangents of all weights are asked for, not features alone."""
-        return False
+        """Statistics of the images at hand, as in the code of MAML: transductive."""
+        return "batch_stats"
 
     def make_model(self, network: nn.Module) -> MetaModel:
         """All weights of the network are meta-learned."""
@@ -81,14 +76,20 @@ class MetaRkhs2(AbstractLearner):
         nn.init.zeros_(head.weight)
         return MetaModel(network)
 
+    def training_episode(self, model: MetaModel, episode: Episode) -> Episode:
+        """Return all classes while the head is zero, then as many as it has outputs."""
+        if model.progress < self.zero_head_share:
+            return episode
+        head: Any = model.network.head
+        return episode.first_classes(head.out_features)
+
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the squared error of ``f_t`` on the query set."""
         if model.progress < self.zero_head_share:
             predictions = self._with_zero_head(model, parameters, episode)
         else:
-            with running_statistics(model):
-                direction = self._direction(model, parameters, episode.support_images, episode.support_labels)
-                predictions = linearised(model, parameters, direction, episode.query_images)
+            direction = self._direction(model, parameters, episode.support_images, episode.support_labels)
+            predictions = linearised(model, parameters, direction, episode.query_images)
         targets = target_rows(episode.query_labels, predictions.shape[1], like=predictions)
         return EpisodeLoss(mse_loss(predictions, targets), predictions)
 
@@ -101,17 +102,21 @@ class MetaRkhs2(AbstractLearner):
         return lambda query_images: linearised(model, parameters, direction, query_images)
 
     def _with_zero_head(self, model: MetaModel, parameters: Parameters, episode: Episode) -> Tensor:
-        """``f_t`` on the query set with a head whose weights are zero, from one pass of all images."""
-        headless = {**parameters, HEAD_WEIGHT: torch.zeros_like(parameters[HEAD_WEIGHT])}
-        features, logits = outputs(model, headless, torch.cat([episode.support_images, episode.query_images]))
-        support, query = Rows((with_bias(features),), logits).split(len(episode.support_labels))
+        """``f_t`` on the query set with a head that is zero."""
+
+        def rows(images: Tensor) -> Rows:
+            features = outputs(model, parameters, images).features
+            return Rows((with_bias(features),), features.new_zeros(len(features), episode.n_way))
+
+        support, query = rows(episode.support_images), rows(episode.query_images)
         return adapted_logits(
             support, episode.support_labels, query, inner_time=self.inner_time, inner_reg=self.inner_reg
         )
 
     def _direction(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Parameters:
         """``∂f_θ(S)ᵀ a`` with ``a = H⁻¹ (I − e^{−tH}) (Y_S − f_θ(S))``, all logits of all rows end to end."""
-        gradients, _, logits = tangent_rows(model, parameters, images, each_logit=True)
+        with held_statistics(model, partial(outputs, model, parameters, images)):
+            gradients, _, logits = tangent_rows(model, parameters, images, each_logit=True)
         rows = gradients.flatten(0, 1)
         residuals = (target_rows(labels, logits.shape[1], like=logits) - logits).reshape(-1, 1)
         kernel = rows @ rows.mT
@@ -122,19 +127,6 @@ class MetaRkhs2(AbstractLearner):
         return unflatten((coefficients / unit)[:, 0] @ rows, like=weights(parameters))
 
 
-@contextmanager
-def running_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise by running statistics, as in evaluation, as long as the context lasts."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.train()
-
-
 def linearised(model: MetaModel, parameters: Parameters, direction: Parameters, images: Tensor) -> Tensor:
     """``f_θ(x) + ∂f_θ(x) · direction``: logits of the network made linear in its weights, ``[row, n_way]``."""
     rows = _channels_first(images)
@@ -143,7 +135,8 @@ def linearised(model: MetaModel, parameters: Parameters, direction: Parameters, 
         return outputs(model, own, rows).logits
 
     own = {name: _channels_first(value) for name, value in weights(parameters).items()}
-    logits, change = jvp(logits_of, (own,), (dict(direction),))  # type: ignore[misc]  # without aux two
+    with held_statistics(model, partial(outputs, model, parameters, images)):
+        logits, change = jvp(logits_of, (own,), (dict(direction),))  # type: ignore[misc]  # without aux two
     moved: Tensor = logits + change
     return moved
 

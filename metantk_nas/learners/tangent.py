@@ -29,7 +29,7 @@ def tangent_rows(model: MetaModel, parameters: Parameters, images: Tensor, *, ea
     """Differentiate the logits of each image in the weights of the network.
 
     Args:
-        model: its images must not see each other; groups and running statistics keep to that.
+        model: its images must not see each other; group normalisation and held statistics keep to that.
         parameters: where to differentiate.
         images: ``[row, channel, height, width]``.
         each_logit: differentiate every logit, not their sum.

@@ -1,8 +1,12 @@
 """Normalisation layers by name: one network, trained with batch statistics or scored with groups."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from metantk_nas.errors import unknown_name
 
@@ -42,3 +46,44 @@ def make_norm(norm: NormKind, channels: int, *, affine: bool = True) -> nn.Modul
 def _n_groups(channels: int) -> int:
     """Return the largest divisor of ``channels`` that is at most 16: 16 wherever 16 divides, else the next best."""
     return next(groups for groups in range(min(MAX_GROUPS, channels), 0, -1) if channels % groups == 0)
+
+
+@contextmanager
+def held_statistics(network: nn.Module, run: Callable[[], object]) -> Iterator[None]:
+    """Let batch normalisation use the statistics of one batch, as long as the context lasts.
+
+    Images do not see each other then, and neither do derivatives: the statistics are constants to transformations of
+    ``torch.func`` that are applied inside, and functions of what ``run`` computes with to those around the context.
+
+    Args:
+        network: its `BatchNorm2d` layers are held.
+        run: passes the batch through ``network``.
+    """
+    statistics: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
+
+    def note(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        statistics[norm] = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+
+    norms = (module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for norm, held in statistics.items():
+        norm.forward = partial(_normalise, norm, *held)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for norm in statistics:
+            del norm.forward
+
+
+def _normalise(norm: nn.BatchNorm2d, variance: Tensor, mean: Tensor, images: Tensor) -> Tensor:
+    """Shift and scale ``[row, channel, height, width]`` by given statistics, and by the layer's weights."""
+    scale = torch.rsqrt(variance + norm.eps)
+    if not norm.affine:
+        return (images - mean[:, None, None]) * scale[:, None, None]
+    scale = scale * norm.weight
+    return images * scale[:, None, None] + (norm.bias - mean * scale)[:, None, None]

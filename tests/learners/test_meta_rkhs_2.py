@@ -1,3 +1,4 @@
+import copy
 import math
 from typing import NamedTuple
 
@@ -6,15 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from metantk_nas.episodes.episode import Episode
+from metantk_nas.episodes.episode import Episode, EpisodeSampler
 from metantk_nas.episodes.sine import SineWaves
-from metantk_nas.learners.base import HEAD_WEIGHT, AbstractLearner, MetaModel, meta_parameters
+from metantk_nas.learners.base import HEAD_BIAS, HEAD_WEIGHT, AbstractLearner, MetaModel, meta_parameters
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.meta_rkhs_2 import MetaRkhs2
-from metantk_nas.learners.trainer import TrainSettings, train
+from metantk_nas.learners.trainer import Progress, TrainSettings, train
 from metantk_nas.networks.mlp import Mlp
 from tests.contracts.gradients import check_meta_gradient, smooth_case
-from tests.contracts.learner import LearnerContract, episodes, in_double, make_model, predict
+from tests.contracts.learner import LearnerContract, in_double, make_model, patterns, predict
 from tests.reference.dense_ntk import dense_jacobian, dense_ntk
 
 Array = NDArray[np.float64]
@@ -46,13 +47,32 @@ def case(learner: AbstractLearner) -> tuple[MetaModel, Episode, Linearised]:
     """A small Conv-4 late in training, and its dense Jacobian, one backward pass a logit."""
     model, episode = smooth_case(learner, width=8)
     torch.nn.init.normal_(model.network.head.weight, generator=torch.Generator().manual_seed(0))
-    model.eval()
     model.progress = 1.0
-    jacobians = (dense_jacobian(model.network, x) for x in (episode.support_images, episode.query_images))
+    jacobians = (
+        dense_jacobian(with_statistics_of(x, model.network), x) for x in (episode.support_images, episode.query_images)
+    )
     with torch.no_grad():
         support, query = (model(x).logits for x in (episode.support_images, episode.query_images))
     residual = torch.eye(5)[episode.support_labels] - support
     return model, episode, Linearised(*jacobians, residual.numpy().ravel(), query.numpy().ravel())
+
+
+def with_statistics_of(images: torch.Tensor, network: torch.nn.Module) -> torch.nn.Module:
+    """A copy with running statistics, which are those of the images."""
+    frozen = copy.deepcopy(network)
+    pairs = zip(network.modules(), frozen.modules(), strict=True)
+    norms = {one: other for one, other in pairs if isinstance(one, torch.nn.BatchNorm2d)}
+
+    def freeze(norm: torch.nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        norms[norm].track_running_stats = True
+        norms[norm].running_var, norms[norm].running_mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+
+    hooks = [norm.register_forward_pre_hook(freeze) for norm in norms]
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return frozen.eval()
 
 
 def kernel_regression(dense: Linearised) -> torch.Tensor:
@@ -127,10 +147,10 @@ def test_the_outer_gradient_flows_through_the_closed_form(learner: MetaRkhs2) ->
 
 @pytest.mark.parametrize("learner", [MetaRkhs2(), MetaRkhs2(inner_time=math.inf, inner_reg=0.1)])
 def test_with_a_head_of_zeros_features_say_what_all_tangents_say(learner: MetaRkhs2) -> None:
-    """The same loss, and the same gradient of all but the head's weights, which are not to move."""
+    """The same loss, and the same gradient of all but the head, which is not to move."""
     model, episode, _ = case(learner)
-    torch.nn.init.zeros_(model.network.head.weight)
-    torch.nn.init.normal_(model.network.head.bias, generator=torch.Generator().manual_seed(1))
+    for part in model.network.head.parameters():
+        torch.nn.init.zeros_(part)
     parameters = meta_parameters(learner, model)
     model.progress = 1.0
     slow = meta_gradients(learner, model, parameters, [episode])
@@ -138,34 +158,25 @@ def test_with_a_head_of_zeros_features_say_what_all_tangents_say(learner: MetaRk
     fast = meta_gradients(learner, model, parameters, [episode])
     torch.testing.assert_close(fast.losses, slow.losses)
     torch.testing.assert_close(fast.logits, slow.logits)
-    assert not fast.gradients.pop(HEAD_WEIGHT).any()
-    assert slow.gradients.pop(HEAD_WEIGHT).any()
+    for name in (HEAD_WEIGHT, HEAD_BIAS):
+        assert not fast.gradients.pop(name).any()
+        assert slow.gradients.pop(name).any()
     torch.testing.assert_close(fast.gradients, slow.gradients)
 
 
-def test_the_head_stays_zero_for_its_share_of_the_budget() -> None:
-    seen: dict[int, bool] = {}
+def test_the_head_stays_zero_for_its_share_of_the_budget_and_sees_as_many_classes_as_it_has_outputs() -> None:
+    n_moved: dict[int, int] = {}
     learner = MetaRkhs2(zero_head_share=0.5)
     model = make_model(learner)
+    longer = EpisodeSampler(patterns(), "base", n_way=8, n_shot=1, n_query=2, seed=0, name="test")
     settings = TrainSettings(train_budget=8, meta_batch_size=1, patience=None)
-    train(
-        learner,
-        model,
-        episodes("base"),
-        None,
-        settings,
-        on_step=lambda step: seen.update({step.episode: bool(model.network.head.weight.any())}),
-    )
-    assert seen == {episode: episode > 4 for episode in range(1, 9)}
 
+    def count(step: Progress) -> None:
+        n_moved[step.episode] = sum(int(part.any()) for part in model.network.head.parameters())
 
-def test_rows_of_the_kernel_do_not_see_each_other_while_training() -> None:
-    """Past the zero head, a model in training mode says what it says in evaluation, and keeps its statistics."""
-    learner = MetaRkhs2()
-    model, episode, _ = case(learner)
-    expected = predict(learner, model, episode)
-    before = {name: value.clone() for name, value in model.named_buffers()}
-    found = learner.episode_loss(model.train(), meta_parameters(learner, model), episode)
-    torch.testing.assert_close(found.logits, expected)
-    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
-    assert all(module.training for module in model.modules())
+    train(learner, model, longer, None, settings, on_step=count)
+    assert n_moved == {episode: 2 * (episode > 4) for episode in range(1, 9)}
+    n_classes = {}
+    for model.progress in (0.0, 1.0):
+        n_classes[model.progress] = learner.training_episode(model, longer(0)).n_way
+    assert n_classes == {0.0: 8, 1.0: 5}
