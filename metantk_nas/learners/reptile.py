@@ -32,34 +32,36 @@ class Reptile(AbstractInnerLoop):
     """Reptile (Nichol, Achiam & Schulman 2018, arXiv 1803.02999).
 
     ``θ ← θ + ε · mean_i(θ_i^k − θ)``, where ``θ_i^k`` are the weights after k ordinary steps on minibatches of the
-    task; no derivative passes through them. As a gradient, the episode says ``θ − θ_i^k``. By default plain descent
-    takes it, at a tenth of the paper's ε = 1, which the momentum of 0.9 makes up for.
+    task; no derivative passes through them. As a gradient, the episode says ``θ − θ_i^k``. By default Adam takes it;
+    ``--set optimiser=sgd --set outer_lr=0.1`` is the paper's ε = 1 with a momentum of 0.9.
 
     Training has no query set: support and query images of the episode are the task's data. Minibatches are dealt
     out in turns (of n minibatches, the j-th has the images j, j + n, …), which mixes the classes. When adapting,
     every step sees the whole support set, so that its order does not matter; the paper draws minibatches there too.
-    The paper's inner Adam, at a rate of 1e-3, needs its hundred thousand steps; descent learns more from a few hundred
-    and is the default. Adam has β₁ = 0, as in the paper, and starts afresh in each episode; the paper keeps its second
-    moments from task to task. The loss that is shown is that of the query images after the inner loop, which saw them.
+    The inner Adam has β₁ = 0, as in the paper, and starts afresh in each episode; the paper keeps its second moments
+    from task to task. At the paper's rate, 1e-3, it needs the paper's hundred thousand steps: three minutes of one core
+    on Omniglot 5-way 1-shot bring 83 % at 3e-3, 85 % at 6e-3 and 86 % at 0.01, the default, and two bring plain
+    descent inside and outside 75 %. The loss that is shown is that of the query images after the inner loop, which
+    saw them.
 
     Args:
         inner_optimiser: ``"sgd"``, plain gradient descent, or ``"adam"``.
         inner_lr: learning rate of the inner loop.
-        inner_lr_test: learning rate when adapting to new classes; the same where None. A handful of images asks for
-            smaller steps than the batches of training do, and for more of them.
+        inner_lr_test: learning rate when adapting to new classes; the same where None. With plain descent, a handful of
+            images asks for smaller steps than the batches of training do, and for more of them.
         inner_steps: k, steps while training.
         inner_steps_test: steps when adapting to new classes.
         inner_batch_size: images of a minibatch, at least.
     """
 
-    inner_optimiser: Literal["sgd", "adam"] = "sgd"
-    inner_lr: float = 0.1
+    inner_optimiser: Literal["sgd", "adam"] = "adam"
+    inner_lr: float = 0.01
     inner_lr_test: float | None = None
-    inner_steps: int = 5
+    inner_steps: int = 3
     inner_steps_test: int = 10
     inner_batch_size: int = 10
 
-    train_defaults: ClassVar[Mapping[str, Any]] = {"optimiser": "sgd", "outer_lr": 0.1}
+    train_defaults: ClassVar[Mapping[str, Any]] = {"outer_lr": 1e-3}
 
     def __post_init__(self) -> None:
         super().__post_init__()
