@@ -38,13 +38,6 @@ class Episode:
         """The same episode on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
-    def first_classes(self, n_way: int) -> "Episode":
-        """The episode of its first ``n_way`` classes alone; all of it where it has no more."""
-        if n_way >= self.n_way:
-            return self
-        kept = {name: rows[: len(rows) // self.n_way * n_way] for name in _TENSORS for rows in [getattr(self, name)]}
-        return replace(self, **kept, n_way=n_way, class_names=self.class_names[:n_way])
-
 
 @dataclass(frozen=True, eq=False)
 class EpisodeBatch:

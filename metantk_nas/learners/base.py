@@ -84,7 +84,6 @@ class AbstractLearner(ABC):
             query part of an episode whose support is empty.
         head: what the network's linear head stands for: one output a class of the episode (``"way"``),
             one a base class (``"base_classes"``), or nothing (``"unused"``: then it is not learnt).
-        any_way: whether training episodes may have another number of classes than those that judge.
         train_defaults: where the method wants other outer-loop settings than `TrainSettings` has.
         regresses: whether it also learns real targets, not classes only.
         half_precision: whether its network may compute in bfloat16 while it is trained; otherwise it is float32.
@@ -92,7 +91,6 @@ class AbstractLearner(ABC):
 
     trains_on: ClassVar[Literal["episodes", "images"]] = "episodes"
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "way"
-    any_way: ClassVar[bool] = False
     train_defaults: ClassVar[Mapping[str, Any]] = {}
     regresses: ClassVar[bool] = False
     half_precision: ClassVar[bool] = True
@@ -119,10 +117,6 @@ class AbstractLearner(ABC):
             parameters: meta-parameters, from `meta_parameters`.
             episode: support set to adapt to, query set to be judged on.
         """
-
-    def training_episode(self, model: MetaModel, episode: Episode) -> Episode:  # noqa: ARG002 - for those that need it
-        """Return what of an episode the next step trains on; most learners take all of it."""
-        return episode
 
     @abstractmethod
     def adapt(
@@ -175,7 +169,7 @@ def n_outputs(learner: AbstractLearner, *, n_way: int, n_base_classes: int) -> i
 
 def takes_any_way(learner: AbstractLearner | type[AbstractLearner]) -> bool:
     """Whether a learner trains on episodes, of another number of classes than it is judged with if need be."""
-    return learner.trains_on == "episodes" and learner.any_way
+    return learner.trains_on == "episodes" and learner.head == "unused"
 
 
 def one_hot(labels: Tensor, n_way: int, like: Tensor) -> Tensor:

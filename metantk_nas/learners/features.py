@@ -39,7 +39,6 @@ class AbstractFeatureLearner(AbstractLearner):
     """
 
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    any_way: ClassVar[bool] = True
     query_loss: ClassVar[Callable[[Tensor, Tensor], Tensor]] = staticmethod(task_loss)
 
     @property

@@ -12,6 +12,8 @@ from torch.nn.functional import mse_loss
 from metantk_nas.episodes.episode import Episode
 from metantk_nas.kernels.smoother import kernel_coefficients
 from metantk_nas.learners.base import (
+    HEAD_BIAS,
+    HEAD_WEIGHT,
     AbstractLearner,
     EpisodeLoss,
     MetaModel,
@@ -43,9 +45,9 @@ class MetaRkhs2(AbstractLearner):
     and suits any architecture.
 
     Where the head is zero, as it is at first, the logits do not see the rest of the network, and H is the inner product
-    of features, plus 1, for each logit by itself. The objective is the same there, an episode costs an eighth, and may
-    have more classes than the head has outputs. So training keeps the head at zero for most of its budget; then all
-    weights have their part in H, and longer episodes are cut to as many classes as the head has outputs.
+    of features, plus 1, for each logit by itself. The objective is the same there, and an episode costs an eighth; so
+    training keeps the head at zero for most of its budget, and then lets all weights have their part in H. (Episodes of
+    20 classes, which that allows, teach 5-way tasks less: 96.9 instead of 97.5 % after twenty minutes on Omniglot.)
 
     Normalisation is by the statistics of the images at hand, the support set's for its rows and the query set's for
     its own. H takes them for constants, so that its rows do not see each other; the outer gradient flows through them.
@@ -61,7 +63,6 @@ class MetaRkhs2(AbstractLearner):
     inner_reg: float = 0.0
     zero_head_share: float = 0.9
 
-    any_way: ClassVar[bool] = True
     regresses: ClassVar[bool] = True
     half_precision: ClassVar[bool] = False  # PyTorch's autocast and forward derivatives do not go together
 
@@ -76,19 +77,13 @@ class MetaRkhs2(AbstractLearner):
         nn.init.zeros_(head.weight)
         return MetaModel(network)
 
-    def training_episode(self, model: MetaModel, episode: Episode) -> Episode:
-        """Return all classes while the head is zero, then as many as it has outputs."""
-        if model.progress < self.zero_head_share:
-            return episode
-        head: Any = model.network.head
-        return episode.first_classes(head.out_features)
-
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the squared error of ``f_t`` on the query set."""
+        support = episode.support_images, episode.support_labels
         if model.progress < self.zero_head_share:
-            predictions = self._with_zero_head(model, parameters, episode)
+            predictions = self._with_zero_head(model, parameters, *support, episode.query_images)
         else:
-            direction = self._direction(model, parameters, episode.support_images, episode.support_labels)
+            direction = self._direction(model, parameters, *support)
             predictions = linearised(model, parameters, direction, episode.query_images)
         targets = target_rows(episode.query_labels, predictions.shape[1], like=predictions)
         return EpisodeLoss(mse_loss(predictions, targets), predictions)
@@ -96,21 +91,24 @@ class MetaRkhs2(AbstractLearner):
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
     ) -> Predictor:
-        """Find where the weights go; ``n_way`` is what the head was built for."""
+        """Find where the weights go; features suffice with a head of zeros. ``n_way`` is what it was built for."""
         check_head(model, n_way)
+        if not any(parameters[name].any() for name in (HEAD_WEIGHT, HEAD_BIAS)):
+            return partial(self._with_zero_head, model, parameters, support_images, support_labels)
         direction = self._direction(model, parameters, support_images, support_labels)
         return lambda query_images: linearised(model, parameters, direction, query_images)
 
-    def _with_zero_head(self, model: MetaModel, parameters: Parameters, episode: Episode) -> Tensor:
-        """``f_t`` on the query set with a head that is zero."""
+    def _with_zero_head(
+        self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, query_images: Tensor
+    ) -> Tensor:
+        """``f_t`` of query images where the head is zero."""
 
         def rows(images: Tensor) -> Rows:
             features = outputs(model, parameters, images).features
-            return Rows((with_bias(features),), features.new_zeros(len(features), episode.n_way))
+            return Rows((with_bias(features),), features.new_zeros(len(features), len(parameters[HEAD_BIAS])))
 
-        support, query = rows(episode.support_images), rows(episode.query_images)
         return adapted_logits(
-            support, episode.support_labels, query, inner_time=self.inner_time, inner_reg=self.inner_reg
+            rows(images), labels, rows(query_images), inner_time=self.inner_time, inner_reg=self.inner_reg
         )
 
     def _direction(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Parameters:

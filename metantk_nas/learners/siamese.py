@@ -30,7 +30,6 @@ class Siamese(AbstractLearner):
     """
 
     head: ClassVar[Literal["way", "base_classes", "unused"]] = "unused"
-    any_way: ClassVar[bool] = True
 
     @property
     def norm(self) -> NormKind:

@@ -225,9 +225,8 @@ class _Run:
         """Take one outer step; return its mean loss."""
         settings, start = self.settings, self.episode
         stop = min(start + settings.meta_batch_size, settings.train_budget)
+        batch = [episodes(index).to(self.device) for index in range(start, stop)]
         self._apply_schedules()
-        drawn = (episodes(index).to(self.device) for index in range(start, stop))
-        batch = [self.learner.training_episode(self.model, episode) for episode in drawn]
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(child_seed(settings.seed, "train", start))
             found = meta_gradients(self.learner, self.model, self.parameters, batch, vectorise=settings.vectorise)

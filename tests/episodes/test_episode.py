@@ -61,19 +61,6 @@ def test_more_shots_keep_the_queries_and_more_queries_keep_the_support(dataset: 
     assert torch.equal(plain.support_images, queries.support_images)
 
 
-def test_the_first_classes_are_an_episode_of_their_own(dataset: FewShotDataset) -> None:
-    episode = sampler(dataset, n_way=4, n_shot=2, n_query=3)(0)
-    part = episode.first_classes(3)
-    assert (part.n_way, part.class_names) == (3, episode.class_names[:3])
-    for name, n_rows in (("support", 6), ("query", 9)):
-        labels, images = (getattr(episode, f"{name}_{rows}") for rows in ("labels", "images"))
-        assert torch.equal(getattr(part, f"{name}_labels"), labels[labels < 3])
-        assert torch.equal(getattr(part, f"{name}_images"), images[labels < 3])
-        assert len(getattr(part, f"{name}_labels")) == n_rows
-    assert episode.first_classes(4) is episode
-    assert episode.first_classes(9) is episode
-
-
 def test_batch_is_the_episodes_in_order(dataset: FewShotDataset) -> None:
     draw = sampler(dataset)
     assert [digest(episode) for episode in draw.batch(2, 3)] == [digest(draw.episode(i)) for i in (2, 3, 4)]

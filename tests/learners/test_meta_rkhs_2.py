@@ -7,15 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from metantk_nas.episodes.episode import Episode, EpisodeSampler
+from metantk_nas.episodes.episode import Episode
 from metantk_nas.episodes.sine import SineWaves
+from metantk_nas.learners import meta_rkhs_2
 from metantk_nas.learners.base import HEAD_BIAS, HEAD_WEIGHT, AbstractLearner, MetaModel, meta_parameters
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.meta_rkhs_2 import MetaRkhs2
 from metantk_nas.learners.trainer import Progress, TrainSettings, train
 from metantk_nas.networks.mlp import Mlp
 from tests.contracts.gradients import check_meta_gradient, smooth_case
-from tests.contracts.learner import LearnerContract, in_double, make_model, patterns, predict
+from tests.contracts.learner import LearnerContract, episodes, in_double, make_model, predict
 from tests.reference.dense_ntk import dense_jacobian, dense_ntk
 
 Array = NDArray[np.float64]
@@ -44,17 +45,22 @@ class Linearised(NamedTuple):
 
 
 def case(learner: AbstractLearner) -> tuple[MetaModel, Episode, Linearised]:
-    """A small Conv-4 late in training, and its dense Jacobian, one backward pass a logit."""
+    """A small Conv-4 late in training, linearised."""
     model, episode = smooth_case(learner, width=8)
     torch.nn.init.normal_(model.network.head.weight, generator=torch.Generator().manual_seed(0))
     model.progress = 1.0
+    return model, episode, linearisation(model, episode)
+
+
+def linearisation(model: MetaModel, episode: Episode) -> Linearised:
+    """Dense Jacobians, one backward pass a logit."""
     jacobians = (
         dense_jacobian(with_statistics_of(x, model.network), x) for x in (episode.support_images, episode.query_images)
     )
     with torch.no_grad():
         support, query = (model(x).logits for x in (episode.support_images, episode.query_images))
     residual = torch.eye(5)[episode.support_labels] - support
-    return model, episode, Linearised(*jacobians, residual.numpy().ravel(), query.numpy().ravel())
+    return Linearised(*jacobians, residual.numpy().ravel(), query.numpy().ravel())
 
 
 def with_statistics_of(images: torch.Tensor, network: torch.nn.Module) -> torch.nn.Module:
@@ -164,19 +170,26 @@ def test_with_a_head_of_zeros_features_say_what_all_tangents_say(learner: MetaRk
     torch.testing.assert_close(fast.gradients, slow.gradients)
 
 
-def test_the_head_stays_zero_for_its_share_of_the_budget_and_sees_as_many_classes_as_it_has_outputs() -> None:
+def test_with_a_head_of_zeros_it_adapts_by_features() -> None:
+    learner = MetaRkhs2()
+    model, episode, _ = case(learner)
+    for part in model.network.head.parameters():
+        torch.nn.init.zeros_(part)
+    dense = linearisation(model, episode)
+    expected = gradient_flow(dense, learner.inner_time, n_steps=1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meta_rkhs_2, "tangent_rows", None)
+        torch.testing.assert_close(predict(learner, model, episode), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_the_head_stays_zero_for_its_share_of_the_budget() -> None:
     n_moved: dict[int, int] = {}
     learner = MetaRkhs2(zero_head_share=0.5)
     model = make_model(learner)
-    longer = EpisodeSampler(patterns(), "base", n_way=8, n_shot=1, n_query=2, seed=0, name="test")
     settings = TrainSettings(train_budget=8, meta_batch_size=1, patience=None)
 
     def count(step: Progress) -> None:
         n_moved[step.episode] = sum(int(part.any()) for part in model.network.head.parameters())
 
-    train(learner, model, longer, None, settings, on_step=count)
+    train(learner, model, episodes("base"), None, settings, on_step=count)
     assert n_moved == {episode: 2 * (episode > 4) for episode in range(1, 9)}
-    n_classes = {}
-    for model.progress in (0.0, 1.0):
-        n_classes[model.progress] = learner.training_episode(model, longer(0)).n_way
-    assert n_classes == {0.0: 8, 1.0: 5}
