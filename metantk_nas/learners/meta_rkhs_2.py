@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, final
 
-import torch
 from torch import Tensor, nn
 from torch.func import jvp
 from torch.nn.functional import mse_loss
@@ -72,44 +71,44 @@ class MetaRkhs2(AbstractLearner):
         return "batch_stats"
 
     def make_model(self, network: nn.Module) -> MetaModel:
-        """All weights of the network are meta-learned."""
+        """All weights of the network are meta-learned; the head starts at zero."""
         head: Any = network.head
-        nn.init.zeros_(head.weight)
+        for part in head.parameters():
+            nn.init.zeros_(part)
         return MetaModel(network)
 
     def episode_loss(self, model: MetaModel, parameters: Parameters, episode: Episode) -> EpisodeLoss:
         """Compute the squared error of ``f_t`` on the query set."""
-        support = episode.support_images, episode.support_labels
-        if model.progress < self.zero_head_share:
-            predictions = self._with_zero_head(model, parameters, *support, episode.query_images)
-        else:
-            direction = self._direction(model, parameters, *support)
-            predictions = linearised(model, parameters, direction, episode.query_images)
+        fit = self._with_zero_head if model.progress < self.zero_head_share else self._with_all_weights
+        predictions = fit(model, parameters, episode.support_images, episode.support_labels)(episode.query_images)
         targets = target_rows(episode.query_labels, predictions.shape[1], like=predictions)
         return EpisodeLoss(mse_loss(predictions, targets), predictions)
 
     def adapt(
         self, model: MetaModel, parameters: Parameters, support_images: Tensor, support_labels: Tensor, n_way: int
     ) -> Predictor:
-        """Find where the weights go; features suffice with a head of zeros. ``n_way`` is what it was built for."""
+        """Find ``f_t``, by features alone where the head is zero; ``n_way`` is what the head was built for."""
         check_head(model, n_way)
-        if not any(parameters[name].any() for name in (HEAD_WEIGHT, HEAD_BIAS)):
-            return partial(self._with_zero_head, model, parameters, support_images, support_labels)
-        direction = self._direction(model, parameters, support_images, support_labels)
-        return lambda query_images: linearised(model, parameters, direction, query_images)
+        moved = any(parameters[name].any() for name in (HEAD_WEIGHT, HEAD_BIAS))
+        fit = self._with_all_weights if moved else self._with_zero_head
+        return fit(model, parameters, support_images, support_labels)
 
-    def _with_zero_head(
-        self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor, query_images: Tensor
-    ) -> Tensor:
-        """``f_t`` of query images where the head is zero."""
+    def _with_zero_head(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Predictor:
+        """``f_t`` where the head is zero."""
 
         def rows(images: Tensor) -> Rows:
             features = outputs(model, parameters, images).features
             return Rows((with_bias(features),), features.new_zeros(len(features), len(parameters[HEAD_BIAS])))
 
-        return adapted_logits(
-            rows(images), labels, rows(query_images), inner_time=self.inner_time, inner_reg=self.inner_reg
+        support = rows(images)
+        return lambda query_images: adapted_logits(
+            support, labels, rows(query_images), inner_time=self.inner_time, inner_reg=self.inner_reg
         )
+
+    def _with_all_weights(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Predictor:
+        """``f_t`` wherever the head is."""
+        direction = self._direction(model, parameters, images, labels)
+        return lambda query_images: linearised(model, parameters, direction, query_images)
 
     def _direction(self, model: MetaModel, parameters: Parameters, images: Tensor, labels: Tensor) -> Parameters:
         """``∂f_θ(S)ᵀ a`` with ``a = H⁻¹ (I − e^{−tH}) (Y_S − f_θ(S))``, all logits of all rows end to end."""
@@ -127,18 +126,11 @@ class MetaRkhs2(AbstractLearner):
 
 def linearised(model: MetaModel, parameters: Parameters, direction: Parameters, images: Tensor) -> Tensor:
     """``f_θ(x) + ∂f_θ(x) · direction``: logits of the network made linear in its weights, ``[row, n_way]``."""
-    rows = _channels_first(images)
 
     def logits_of(own: Parameters) -> Tensor:
-        return outputs(model, own, rows).logits
+        return outputs(model, own, images).logits
 
-    own = {name: _channels_first(value) for name, value in weights(parameters).items()}
     with held_statistics(model, partial(outputs, model, parameters, images)):
-        logits, change = jvp(logits_of, (own,), (dict(direction),))  # type: ignore[misc]  # without aux two
+        logits, change = jvp(logits_of, (weights(parameters),), (dict(direction),))  # type: ignore[misc]  # without aux two
     moved: Tensor = logits + change
     return moved
-
-
-def _channels_first(value: Tensor) -> Tensor:
-    """The same numbers in PyTorch's default layout: in any other its group normalisation has no forward derivative."""
-    return value.clone(memory_format=torch.contiguous_format)
