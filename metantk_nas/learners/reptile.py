@@ -41,8 +41,9 @@ class Reptile(AbstractInnerLoop):
     The inner Adam has β₁ = 0, as in the paper, and starts afresh in each episode; the paper keeps its second moments
     from task to task. At the paper's rate, 1e-3, it needs the paper's hundred thousand steps: three minutes of one core
     on Omniglot 5-way 1-shot bring 83 % at 3e-3, 85 % at 6e-3 and 86 % at 0.01, the default, and two bring plain
-    descent inside and outside 75 %. The loss that is shown is that of the query images after the inner loop, which
-    saw them.
+    descent inside and outside 75 %. On photographs descent is ahead (CIFAR-FS 5-way 5-shot, two minutes: 50.9 instead
+    of 46.6 %, with inner rate 0.1, five steps and outer rate 0.1). The loss that is shown is that of the query images
+    after the inner loop, which saw them.
 
     Args:
         inner_optimiser: ``"sgd"``, plain gradient descent, or ``"adam"``.
