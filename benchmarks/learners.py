@@ -48,7 +48,7 @@ from metantk_nas.learners.base import AbstractLearner, MetaModel, bind, meta_par
 from metantk_nas.learners.gradients import meta_gradients
 from metantk_nas.learners.registry import LEARNERS, make_learner
 from metantk_nas.learners.saved import NetworkSpec, load_learner
-from metantk_nas.networks.conv4 import CONV4, STRIDED, conv4_variant
+from metantk_nas.networks.conv4 import CONV4
 from metantk_nas.results import read_json, write_json
 
 DATA = Path(os.environ.get("METANTK_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -344,15 +344,14 @@ def adaptation(problem: Problem, learners: list[str], arguments: argparse.Namesp
 def compare_vmap(problem: Problem, arguments: argparse.Namespace) -> dict[str, Any]:
     """A meta-batch of MAML under vmap, in one go or a few episodes at a time, and one episode after the other."""
     training, device = Training.of("maml", problem, arguments), pick_device(arguments.device)
-    variant = conv4_variant(arguments.arch)
-    strided = f"-{STRIDED}" if variant and variant.strided else ""
     images, n_episodes, rows = training.images, arguments.meta_batch_size, []
     for width, n_query in product(WIDTHS, N_QUERIES):
         spec = replace(training.spec, n_query=n_query)
         learner, _ = read_settings(spec)
         source = images.training(learner, spec)
         batch = [source(index).to(device) for index in range(n_episodes)]
-        own = NetworkSpec(f"{CONV4}-{width}{strided}", None, problem.n_way, images.n_channels, images.image_size)
+        arch = arguments.arch.replace(CONV4, f"{CONV4}-{width}")
+        own = NetworkSpec(arch, None, problem.n_way, images.n_channels, images.image_size)
         network = own.build(learner.norm).to(device)
         model = learner.make_model(network)
         error = vmap_error(learner, model.double(), batch)

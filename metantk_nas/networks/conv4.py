@@ -92,9 +92,9 @@ class Conv4(nn.Module):
         norm: NormKind = "batch",
     ) -> None:
         super().__init__()
-        if image_size < 2**N_BLOCKS:
-            raise ShapeError(f"Conv-4 halves images four times and needs at least 16 pixels; got {image_size}.")
         scale = 2**N_BLOCKS
+        if image_size < scale:
+            raise ShapeError(f"Conv-4 halves images four times and needs at least 16 pixels; got {image_size}.")
         side = ceil(image_size / scale) if strided else image_size // scale
         widths = [in_channels, *(width if isinstance(width, tuple) else [width] * N_BLOCKS)]
         block = _strided_block if strided else _pooled_block
