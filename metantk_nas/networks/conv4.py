@@ -23,7 +23,7 @@ MAX_WIDTH = 2048
 
 Widths = tuple[int, ...]
 
-_TEXT = re.compile(rf"{CONV4}((?:-[0-9]{{1,9}})*)(-{STRIDED})?")
+_TEXT = re.compile(rf"{CONV4}(?:-(?:[0-9]{{1,9}}|{STRIDED}))*")
 
 
 class Conv4Variant(NamedTuple):
@@ -42,18 +42,20 @@ def conv4_variant(arch: str) -> Conv4Variant | None:
     """Read an architecture text; None where it is not about Conv-4.
 
     Raises:
-        GenotypeError: it is, and has neither one number of filters nor four, or one that is out of range.
+        GenotypeError: it is, and has neither one number of filters nor four, one that is out of range, or words in another order.
     """
-    found = _TEXT.fullmatch(arch)
-    if found is None:
+    if not _TEXT.fullmatch(arch):
         return None
-    given = [int(number) for number in found[1].split("-")[1:]] or [WIDTH]
+    _, *words = arch.split("-")
+    strided = words[-1:] == [STRIDED]
+    filters = words[:-1] if strided else words
+    given = [0 if word == STRIDED else int(word) for word in filters] or [WIDTH]
     if len(given) not in (1, N_BLOCKS) or not all(0 < width <= MAX_WIDTH for width in given):
         raise GenotypeError(
             f"architecture {brief(arch)} is no Conv-4; expected {CONV4}, or filters as in {CONV4}-32 for all blocks "
             f"or {CONV4}-96-192-384-512 for each, from 1 to {MAX_WIDTH:,}, and then -{STRIDED} if you like."
         )
-    return Conv4Variant(tuple(given * (N_BLOCKS // len(given))), found[2] is not None)
+    return Conv4Variant(tuple(given * (N_BLOCKS // len(given))), strided)
 
 
 class Conv4(nn.Module):
