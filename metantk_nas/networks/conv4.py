@@ -42,7 +42,8 @@ def conv4_variant(arch: str) -> Conv4Variant | None:
     """Read an architecture text; None where it is not about Conv-4.
 
     Raises:
-        GenotypeError: it is, and has neither one number of filters nor four, one that is out of range, or words in another order.
+        GenotypeError: it is, and has neither one number of filters nor four, one that is out of range, or words in
+            another order.
     """
     if not _TEXT.fullmatch(arch):
         return None
