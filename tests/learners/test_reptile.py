@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from metantk_nas.episodes.episode import Episode
@@ -18,13 +19,19 @@ class TestReptile(LearnerContract):
     settings = {"inner_steps": 3, "inner_steps_test": 5}  # noqa: RUF012 (a constant of the test)
 
 
+def images_by_class(episode: Episode) -> tuple[Tensor, Tensor]:
+    """All images of the task, and labels that run 0, 0, …, 1, 1, …: what the minibatches are dealt from."""
+    labels, rows = torch.cat([episode.support_labels, episode.query_labels]).sort(stable=True)
+    return torch.cat([episode.support_images, episode.query_images])[rows], labels
+
+
 def trained_by_torch(model: MetaModel, optimiser: torch.optim.Optimizer, episode: Episode, steps: int) -> None:
     """Ordinary training on minibatches that are dealt out in turns, three of them."""
-    images = torch.cat([episode.support_images, episode.query_images])
-    labels = torch.cat([episode.support_labels, episode.query_labels])
+    images, labels = images_by_class(episode)
     for step in range(steps):
         optimiser.zero_grad()
         rows = slice(step % 3, None, 3)
+        assert labels[rows].tolist() == [0, 1, 2, 3, 4]
         cross_entropy(model(images[rows]).logits, labels[rows]).backward()
         optimiser.step()
 
@@ -50,8 +57,7 @@ def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that
     one = Reptile(inner_optimiser="sgd", inner_lr=0.1, inner_steps=1, inner_batch_size=8)
     two = replace(one, inner_steps=2)
     model, episode = smooth_case(one)
-    images = torch.cat([episode.support_images, episode.query_images])
-    labels = torch.cat([episode.support_labels, episode.query_labels])
+    images, labels = images_by_class(episode)
     assert len(labels) == 15  # one minibatch of at least eight
     halves = replace(one, inner_batch_size=7), replace(two, inner_batch_size=7)
     joint = replace(episode, query_images=images, query_labels=labels)
