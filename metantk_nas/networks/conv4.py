@@ -50,7 +50,7 @@ def conv4_variant(arch: str) -> Conv4Variant | None:
     _, *words = arch.split("-")
     strided = words[-1:] == [STRIDED]
     filters = words[:-1] if strided else words
-    given = [0 if word == STRIDED else int(word) for word in filters] or [WIDTH]
+    given = [int(word) if word.isdigit() else 0 for word in filters] or [WIDTH]  # 0 is out of range
     if len(given) not in (1, N_BLOCKS) or not all(0 < width <= MAX_WIDTH for width in given):
         raise GenotypeError(
             f"architecture {brief(arch)} is no Conv-4; expected {CONV4}, or filters as in {CONV4}-32 for all blocks "
