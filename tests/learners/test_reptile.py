@@ -1,15 +1,19 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.nn.init import constant_
 
 from metantk_nas.episodes.episode import Episode
+from metantk_nas.episodes.sine import SineWaves
 from metantk_nas.errors import UsageError
-from metantk_nas.learners.base import MetaModel, meta_parameters
+from metantk_nas.learners.base import HEAD_BIAS, HEAD_WEIGHT, MetaModel, meta_parameters
 from metantk_nas.learners.maml import Maml
 from metantk_nas.learners.reptile import Reptile
+from metantk_nas.networks.build import build_network
 from tests.contracts.gradients import gradient, smooth_case
 from tests.contracts.learner import LearnerContract
 
@@ -17,6 +21,12 @@ from tests.contracts.learner import LearnerContract
 class TestReptile(LearnerContract):
     name = "reptile"
     settings = {"inner_steps": 3, "inner_steps_test": 5}  # noqa: RUF012 (a constant of the test)
+    not_learnt = frozenset({HEAD_WEIGHT, HEAD_BIAS})
+
+
+class TestReptileWithALearntHead(LearnerContract):
+    name = "reptile"
+    settings = {"inner_optimiser": "adam", "inner_lr": 0.01, "zero_head": False}  # noqa: RUF012 (a constant of the test)
 
 
 def images_by_class(episode: Episode) -> tuple[Tensor, Tensor]:
@@ -38,7 +48,7 @@ def trained_by_torch(model: MetaModel, optimiser: torch.optim.Optimizer, episode
 
 @pytest.mark.parametrize("inner_optimiser", ["sgd", "adam"])
 def test_the_gradient_is_the_way_back_from_ordinary_training(inner_optimiser: str) -> None:
-    learner = Reptile(inner_optimiser=inner_optimiser, inner_lr=0.02, inner_steps=5, inner_batch_size=5)  # type: ignore[arg-type]  # a parameter of the test
+    learner = Reptile(inner_optimiser=inner_optimiser, inner_lr=0.02, inner_steps=5, zero_head=False)  # type: ignore[arg-type]  # a parameter of the test
     model, episode = smooth_case(learner)
     found = gradient(learner, model, episode)
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -54,7 +64,7 @@ def test_the_gradient_is_the_way_back_from_ordinary_training(inner_optimiser: st
 
 def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that_of_fomaml() -> None:
     """Section 5.1 of the paper: g₁ + g₂, of which FOMAML with the first minibatch as support is g₂ alone."""
-    one = Reptile(inner_optimiser="sgd", inner_lr=0.1, inner_steps=1, inner_batch_size=8)
+    one = Reptile(inner_lr=0.1, inner_steps=1, inner_batch_size=8, zero_head=False)
     two = replace(one, inner_steps=2)
     model, episode = smooth_case(one)
     images, labels = images_by_class(episode)
@@ -74,7 +84,7 @@ def test_one_step_is_the_gradient_of_all_tasks_together_and_the_second_adds_that
 
 
 def test_adapting_has_a_rate_of_its_own() -> None:
-    learner = Reptile(inner_optimiser="sgd", inner_lr=0.5, inner_lr_test=0.02, inner_steps_test=3)
+    learner = Reptile(inner_lr=0.5, inner_lr_test=0.02, inner_steps_test=3, zero_head=False)
     model, episode = smooth_case(learner)
     task = (episode.support_images, episode.support_labels, episode.n_way)
     found = learner.adapt(model, meta_parameters(learner, model), *task)(episode.query_images)
@@ -82,6 +92,53 @@ def test_adapting_has_a_rate_of_its_own() -> None:
     torch.testing.assert_close(found, expected(episode.query_images))
     training = (gradient(each, model, episode) for each in (learner, replace(learner, inner_lr_test=None)))
     torch.testing.assert_close(*training)
+
+
+def with_head(model: MetaModel, value: float) -> MetaModel:
+    copy = deepcopy(model)
+    for name in (HEAD_WEIGHT, HEAD_BIAS):
+        constant_(copy.get_parameter(name), value)
+    return copy
+
+
+def test_a_zero_head_is_that_of_a_network_whose_head_is_zero_and_stays_so() -> None:
+    learner = Reptile(inner_lr=0.1)
+    model, episode = smooth_case(learner)
+    found = gradient(learner, model, episode)
+    expected = gradient(replace(learner, zero_head=False), with_head(model, 0.0), episode)
+    for name in found:
+        if name in (HEAD_WEIGHT, HEAD_BIAS):
+            assert not found[name].any()
+            assert expected[name].any()
+        else:
+            torch.testing.assert_close(found[name], expected[name])
+    task = (episode.support_images, episode.support_labels, episode.n_way)
+    predictions = [
+        each.adapt(start, meta_parameters(each, start), *task)(episode.query_images)
+        for each, start in (
+            (learner, model),
+            (learner, with_head(model, 3.0)),
+            (replace(learner, zero_head=False), with_head(model, 0.0)),
+        )
+    ]
+    torch.testing.assert_close(predictions[1], predictions[0])
+    torch.testing.assert_close(predictions[2], predictions[0])
+
+
+def test_a_head_of_real_targets_is_meta_learned() -> None:
+    """The outputs of a regression do not change places from task to task."""
+    learner = Reptile(inner_lr=0.02)
+    model = learner.make_model(build_network("mlp", None, n_outputs=1, in_channels=1, norm=learner.norm))
+    waves = SineWaves("base", 5, 10, seed=0)
+    found, expected = (gradient(each, model, waves(0)) for each in (learner, replace(learner, zero_head=False)))
+    assert found[HEAD_WEIGHT].any()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_zero_head_needs_two_steps(steps: int) -> None:
+    with pytest.raises(UsageError, match=f"inner_steps is {steps}; expected at least 2.*set zero_head to false"):
+        Reptile(inner_steps=steps)
 
 
 def test_an_unknown_inner_optimiser_is_refused() -> None:
