@@ -144,13 +144,12 @@ def _is_read(state: str, sums: Iterable[Sequence[str]]) -> bool:
 
 
 def _joined(statements: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """Return at once what the last assignment would only give a name to."""
-    joined = dict(statements)
-    if len(joined) > 1:
-        *_, last, _ = joined
-        if joined["return"] == [last]:
-            joined["return"] = joined.pop(last)
-    return joined
+    """Return at once what the last assignments would only give names to."""
+    *assigned, _ = statements
+    returned = statements["return"]
+    while assigned and returned == [assigned[-1]]:
+        returned = statements[assigned.pop()]
+    return {**{name: statements[name] for name in assigned}, "return": returned}
 
 
 def _parts(node: int, cell: Cell, layers: CellLayers, states: Sequence[str]) -> list[str]:

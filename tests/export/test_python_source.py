@@ -102,14 +102,22 @@ def test_conv4_agrees(arch, abroad, tmp_path):
     assert tidy(tmp_path) == ""
 
 
-@pytest.mark.parametrize("text", [NOTHING, "|none~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|"])
-def test_cells_without_any_layer_agree(text, abroad, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        NOTHING,
+        "|none~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|",
+        "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|",
+    ],
+)
+def test_cells_that_compute_little_agree_and_are_tidy(text, abroad, tmp_path):
     space = small("nas_bench_201")
     subject = subject_in(space, space.parse(text))
     (path,) = export(subject, "py", tmp_path / "network.py").paths
     images = subject.images(3)
     found, _ = abroad(path, {"images": images}, weights=subject.network.state_dict())
     assert close(found, features(subject, images), 1e-6)
+    assert tidy(tmp_path) == ""
 
 
 def test_only_the_operations_of_the_genotype_are_written():
