@@ -104,11 +104,14 @@ def load_learner(path: Path, *, device: torch.device | str = "cpu") -> TrainedLe
     """Read what `save_learner` wrote; nothing in the file is executed.
 
     Raises:
-        RunError: the file is not a trained learner of this package.
+        RunError: the file is not a trained learner of this package, or says nothing of a setting that there is now,
+            whose default may not be what it was trained with.
     """
     content = load_safely(path, "a trained learner", KEYS)
     try:
         learner = make_learner(content["learner"], **content["settings"])
+        if unsaid := asdict(learner).keys() - content["settings"].keys():  # type: ignore[call-overload]  # a dataclass
+            raise ValueError(f"it was trained before there was {', '.join(sorted(unsaid))}; train it again")
         record = content["network"]
         network = NetworkSpec(**{**record, "space": record["space"] and _space_from(record["space"])})
         described = network.build(learner.norm, meta=True).state_dict().values()

@@ -68,6 +68,15 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(tmp_path: Path) ->
         load_learner(path)
 
 
+def test_a_setting_that_the_file_is_silent_about_is_not_guessed(tmp_path: Path) -> None:
+    saved(tmp_path / "learner.pt")
+    content = torch.load(tmp_path / "learner.pt", weights_only=True)
+    del content["settings"]["learn_scale"]
+    torch.save(content, tmp_path / "learner.pt")
+    with pytest.raises(RunError, match=r"of this version: it was trained before there was learn_scale; train it again"):
+        load_learner(tmp_path / "learner.pt")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"none\.pt is not a trained learner that can be read.*No such file"):
         load_learner(tmp_path / "none.pt")
